@@ -1,0 +1,342 @@
+//! Events from their three encodings: JSON, protobuf, CloudEvents (contract section 1).
+//!
+//! Says precisely what is wrong with what is not an event. Never panics, whatever comes.
+
+use bytes::Bytes;
+use prost::Message as _;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::proto;
+use crate::domain::event::{Data, Event, EventFault, EventTime, FaultReason, kind_of};
+use crate::domain::id::{EventId, EventType, IdFault, TenantId};
+
+/// The encodings of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/json`, also when nothing is said.
+    Json,
+    /// `application/x-protobuf`: message `carillon.v1.Event`.
+    Protobuf,
+    /// `application/cloudevents+json`: CloudEvents 1.0, structured.
+    CloudEvents,
+}
+
+impl Encoding {
+    /// Reads a content type, with or without parameters.
+    ///
+    /// # Errors
+    /// [`EventFault`] when it is none of the three.
+    pub fn of(content_type: Option<&str>) -> Result<Self, EventFault> {
+        let Some(content_type) = content_type else {
+            return Ok(Self::Json);
+        };
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        match essence.to_ascii_lowercase().as_str() {
+            "" | "application/json" => Ok(Self::Json),
+            "application/x-protobuf" | "application/protobuf" => Ok(Self::Protobuf),
+            "application/cloudevents+json" => Ok(Self::CloudEvents),
+            other => Err(EventFault::whole(
+                FaultReason::UnsupportedContentType,
+                format!(
+                    "the content type must be application/json, application/x-protobuf or application/cloudevents+json, found {other:?}"
+                ),
+            )),
+        }
+    }
+}
+
+/// Decodes one event.
+///
+/// # Errors
+/// [`EventFault`] with the reason and a sentence.
+pub fn decode(
+    body: &Bytes,
+    content_type: Option<&str>,
+    bytes_max: usize,
+) -> Result<Event, EventFault> {
+    if body.len() > bytes_max {
+        return Err(EventFault::whole(
+            FaultReason::TooLarge,
+            format!(
+                "the event has {} bytes, more than the {bytes_max} that `intake.max_event_bytes` allows",
+                body.len()
+            ),
+        ));
+    }
+    match Encoding::of(content_type)? {
+        Encoding::Json => decode_json(body),
+        Encoding::Protobuf => decode_protobuf(body),
+        Encoding::CloudEvents => decode_cloud_event(body),
+    }
+}
+
+#[derive(Deserialize)]
+struct JsonParts<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tenant: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CloudEventParts<'a> {
+    #[serde(borrow)]
+    specversion: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tenant: Option<&'a RawValue>,
+    #[serde(borrow)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<&'a RawValue>,
+}
+
+fn decode_json(body: &[u8]) -> Result<Event, EventFault> {
+    let parts: JsonParts<'_> = parse_object(body)?;
+    Event::try_new(
+        named("id", EventId::parse(&string("id", parts.id)?))?,
+        named("type", EventType::parse(&string("type", parts.kind)?))?,
+        named("tenant", TenantId::parse(&string("tenant", parts.tenant)?))?,
+        EventTime::parse(&string("timestamp", parts.timestamp)?)?,
+        data(parts.data)?,
+    )
+}
+
+fn decode_cloud_event(body: &[u8]) -> Result<Event, EventFault> {
+    let parts: CloudEventParts<'_> = parse_object(body)?;
+    let version = string("specversion", parts.specversion)?;
+    if version != "1.0" {
+        let found = format!("{version:?}");
+        return Err(EventFault::invalid("specversion", "\"1.0\"", &found));
+    }
+    if parts.data.is_none() && parts.data_base64.is_some() {
+        let sentence = "`data_base64` is not read: send the JSON object as `data`";
+        return Err(EventFault {
+            reason: FaultReason::InvalidField,
+            field: Some("data_base64".to_owned()),
+            sentence: sentence.to_owned(),
+        });
+    }
+    Event::try_new(
+        named("id", EventId::parse(&string("id", parts.id)?))?,
+        named("type", EventType::parse(&string("type", parts.kind)?))?,
+        named("tenant", TenantId::parse(&string("tenant", parts.tenant)?))?,
+        EventTime::parse(&string("time", parts.time)?).map_err(|fault| EventFault {
+            field: Some("time".to_owned()),
+            sentence: fault.sentence.replace("`timestamp`", "`time`"),
+            ..fault
+        })?,
+        data(parts.data)?,
+    )
+}
+
+fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
+    let message = proto::Event::decode(body.clone()).map_err(|error| {
+        let sentence = format!("the body is no carillon.v1.Event: {error}");
+        EventFault::whole(FaultReason::Malformed, sentence)
+    })?;
+    let present = |field: &'static str, text: String| match text.is_empty() {
+        true => Err(EventFault::missing(field, "a string")),
+        false => Ok(text),
+    };
+    let json = present("data", String::from_utf8_lossy(&message.data).into_owned())?;
+    let raw = RawValue::from_string(json).map_err(|error| EventFault {
+        reason: FaultReason::Malformed,
+        field: Some("data".to_owned()),
+        sentence: format!("`data` cannot be read as JSON: {error}"),
+    })?;
+    Event::try_new(
+        named("id", EventId::parse(&present("id", message.id)?))?,
+        named("type", EventType::parse(&present("type", message.r#type)?))?,
+        named(
+            "tenant",
+            TenantId::parse(&present("tenant", message.tenant)?),
+        )?,
+        EventTime::parse(&present("timestamp", message.timestamp)?)?,
+        Data::parse(raw)?,
+    )
+}
+
+fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, EventFault> {
+    serde_json::from_slice(body).map_err(|error| {
+        let sentence = match first_byte(body) {
+            None => "the body is empty: an event is a JSON object".to_owned(),
+            Some(b'{') => format!("the body cannot be read as a JSON object: {error}"),
+            Some(_) => format!("the body must be a JSON object: {error}"),
+        };
+        EventFault::whole(FaultReason::Malformed, sentence)
+    })
+}
+
+fn first_byte(body: &[u8]) -> Option<u8> {
+    body.iter().copied().find(|b| !b.is_ascii_whitespace())
+}
+
+/// A field that must be a string.
+fn string(field: &str, raw: Option<&RawValue>) -> Result<String, EventFault> {
+    let raw = raw.ok_or_else(|| EventFault::missing(field, "a string"))?;
+    match serde_json::from_str(raw.get()) {
+        Ok(Value::String(text)) => Ok(text),
+        Ok(other) => Err(EventFault::invalid(field, "a string", kind_of(&other))),
+        Err(error) => Err(EventFault::invalid(field, "a string", &error.to_string())),
+    }
+}
+
+fn data(raw: Option<&RawValue>) -> Result<Data, EventFault> {
+    let raw = raw.ok_or_else(|| EventFault::missing("data", "a JSON object"))?;
+    Data::parse(raw.to_owned())
+}
+
+fn named<T>(field: &str, parsed: Result<T, IdFault>) -> Result<T, EventFault> {
+    parsed.map_err(|fault| EventFault::invalid(field, fault.expected, &fault.found))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "id": "evt_1",
+            "type": "credential_theft_detected",
+            "tenant": "acme",
+            "timestamp": "2026-03-01T12:30:00Z",
+            "data": {"domain": {}, "user": {}, "alert": {}},
+            "extra": [1, 2, 3],
+        })
+    }
+
+    fn decoded(value: &Value) -> Result<Event, EventFault> {
+        decode(&value.to_string().into(), None, 1 << 20)
+    }
+
+    #[test]
+    fn the_three_encodings_give_the_same_event() {
+        let json = decoded(&good()).unwrap();
+        let cloud = json!({
+            "specversion": "1.0", "source": "/detector", "id": "evt_1",
+            "type": "credential_theft_detected", "tenant": "acme",
+            "time": "2026-03-01T12:30:00Z", "data": {"domain": {}, "user": {}, "alert": {}},
+        });
+        let content_type = Some("application/cloudevents+json; charset=utf-8");
+        let cloud = decode(&cloud.to_string().into(), content_type, 1 << 20).unwrap();
+        let message = proto::Event {
+            id: "evt_1".to_owned(),
+            r#type: "credential_theft_detected".to_owned(),
+            tenant: "acme".to_owned(),
+            timestamp: "2026-03-01T12:30:00Z".to_owned(),
+            data: json.data.text().to_owned().into_bytes().into(),
+        };
+        let encoded = Bytes::from(message.encode_to_vec());
+        let proto = decode(&encoded, Some("application/x-protobuf"), 1 << 20).unwrap();
+        for other in [cloud, proto] {
+            assert_eq!(other.id, json.id);
+            assert_eq!(other.kind, json.kind);
+            assert_eq!(other.tenant, json.tenant);
+            assert_eq!(other.timestamp.as_str(), json.timestamp.as_str());
+            assert_eq!(other.data.fields(), json.data.fields());
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_is_named() {
+        for field in ["id", "type", "tenant", "timestamp", "data"] {
+            let mut lacking = good();
+            lacking.as_object_mut().unwrap().remove(field);
+            let fault = decoded(&lacking).unwrap_err();
+            assert_eq!(fault.reason, FaultReason::MissingField, "{field}");
+            assert_eq!(fault.field.as_deref(), Some(field));
+            let mut wrong = good();
+            wrong[field] = json!(5);
+            let fault = decoded(&wrong).unwrap_err();
+            assert_eq!(fault.reason, FaultReason::InvalidField, "{field}");
+            assert!(fault.sentence.contains("found a number"), "{fault}");
+        }
+        let cases = [
+            ("id", json!("")),
+            ("id", json!("x".repeat(129))),
+            ("id", json!("a b")),
+            ("type", json!("a..b")),
+            ("tenant", json!("é")),
+            ("timestamp", json!("yesterday")),
+        ];
+        for (field, value) in cases {
+            let mut wrong = good();
+            wrong[field] = value;
+            assert_eq!(decoded(&wrong).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_said_plainly() {
+        let reason = |body: &str, content_type| {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            decode(&body, content_type, 100).unwrap_err().reason
+        };
+        for body in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "\"x\"",
+            "{\"id\":\"a\",\"id\":\"b\"}",
+            "{}{}",
+        ] {
+            assert_eq!(reason(body, None), FaultReason::Malformed, "{body}");
+        }
+        assert_eq!(reason(&" ".repeat(101), None), FaultReason::TooLarge);
+        let unsupported = FaultReason::UnsupportedContentType;
+        assert_eq!(reason("{}", Some("text/xml")), unsupported);
+        let cloud = Some("application/cloudevents+json");
+        assert_eq!(
+            reason(r#"{"specversion":"0.3"}"#, cloud),
+            FaultReason::InvalidField
+        );
+        assert_eq!(
+            reason("\u{1}", Some("application/x-protobuf")),
+            FaultReason::Malformed
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail_without_panic(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            which in 0..4usize,
+        ) {
+            let content_type = [
+                None,
+                Some("application/x-protobuf"),
+                Some("application/cloudevents+json"),
+                Some("nonsense"),
+            ][which];
+            let _ = decode(&body.into(), content_type, 1 << 20);
+        }
+
+        #[test]
+        fn any_cut_of_an_event_fails_without_panic(cut in 0..180usize, flip in any::<u8>()) {
+            let mut bytes = good().to_string().into_bytes();
+            let at = cut.min(bytes.len() - 1);
+            bytes[at] ^= flip;
+            let _ = decode(&Bytes::copy_from_slice(&bytes), None, 1 << 20);
+            bytes.truncate(at);
+            prop_assert!(decode(&bytes.into(), None, 1 << 20).is_err());
+        }
+    }
+}

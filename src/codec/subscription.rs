@@ -1,0 +1,593 @@
+//! Subscriptions as JSON: what the API reads and shows, and the record at rest.
+//!
+//! Reading names the field at fault and what it must look like (contract section 2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::domain::event::kind_of;
+use crate::domain::id::SubscriptionId;
+use crate::domain::pattern::{Pattern, TypeGlob};
+use crate::domain::retry::{Exponential, RetryOverride};
+use crate::domain::signature::{Secret, Secrets};
+use crate::domain::subscription::{
+    CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, EndpointUrl, FieldFault,
+    Filter, Format, RateLimit, Scope, Signing, Spec, Subscription,
+};
+use crate::domain::timestamp::UnixMillis;
+use crate::ports::StoredSubscription;
+
+/// What the installation says about subscriptions.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecRules {
+    /// `egress.require_https`
+    pub require_https: bool,
+    /// `delivery.timeout`
+    pub timeout: Duration,
+    /// `[retry]`, which a subscription's own settings change.
+    pub retry: Exponential,
+}
+
+/// A subscription as its owner wrote it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Whose events it wants.
+    pub tenant: Scope,
+    /// All else.
+    pub spec: Spec,
+    /// Whether it is to be enabled.
+    pub enabled: bool,
+}
+
+const WRITABLE: &[&str] = &[
+    "tenant",
+    "url",
+    "format",
+    "description",
+    "enabled",
+    "event_types",
+    "filter",
+    "headers",
+    "rate_limit",
+    "timeout_ms",
+    "retry",
+    "signing",
+];
+/// Shown, and ignored when written back as they were shown.
+const READ_ONLY: &[&str] = &[
+    "id",
+    "disabled_reason",
+    "created_at",
+    "updated_at",
+    "public_key",
+];
+
+/// Reads a whole subscription; what is absent or null has its default.
+///
+/// # Errors
+/// [`FieldFault`] of the first field that breaks its rule.
+pub fn read(document: &Map<String, Value>, rules: &SpecRules) -> Result<Written, FieldFault> {
+    known_fields("", document, &[WRITABLE, READ_ONLY])?;
+    let field = |name: &str| document.get(name).filter(|value| !value.is_null());
+    let format = match field("format") {
+        None => Format::Standard,
+        Some(value) => {
+            let expected = "must be \"standard\" or \"leicbit\"";
+            one_of("format", value, expected, Format::from_name)?
+        }
+    };
+    let signing = match field("signing") {
+        None => Signing::HmacSha256,
+        Some(value) => {
+            let expected = "must be \"hmac-sha256\" or \"ed25519\"";
+            one_of("signing", value, expected, Signing::from_name)?
+        }
+    };
+    if (format, signing) == (Format::Leicbit, Signing::Ed25519) {
+        let problem =
+            "must be \"hmac-sha256\" with the format leicbit, whose own signature is an HMAC";
+        return Err(FieldFault::new("signing", problem));
+    }
+    let required = |name: &str| {
+        let missing = || FieldFault::new(name, "is missing");
+        text(name, field(name).ok_or_else(missing)?)
+    };
+    Ok(Written {
+        tenant: Scope::parse(required("tenant")?)?,
+        enabled: field("enabled").map_or(Ok(true), |value| boolean("enabled", value))?,
+        spec: Spec {
+            url: EndpointUrl::parse(required("url")?, format, rules.require_https)?,
+            format,
+            description: field("description").map_or(Ok(String::new()), description)?,
+            event_types: field("event_types").map_or_else(any_type, event_types)?,
+            filter: field("filter").map(filter).transpose()?,
+            headers: field("headers").map_or_else(|| Ok(CustomHeaders::default()), headers)?,
+            rate_limit: field("rate_limit").map(rate_limit).transpose()?,
+            timeout: field("timeout_ms").map_or(Ok(rules.timeout), timeout)?,
+            retry: field("retry")
+                .map(|value| retry(value, &rules.retry))
+                .transpose()?,
+            signing,
+        },
+    })
+}
+
+/// Applies `patch` to `target` as RFC 7396 says.
+pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, change) in patch {
+        match change {
+            Value::Null => {
+                target.remove(key);
+            }
+            Value::Object(inner) => {
+                let slot = target.entry(key.clone()).or_insert_with(|| json!({}));
+                if !slot.is_object() {
+                    *slot = json!({});
+                }
+                if let Value::Object(slot) = slot {
+                    merge_patch(slot, inner);
+                }
+            }
+            other => {
+                target.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}
+
+/// The subscription as the API shows it. `secrets` only serves the public key.
+pub fn show(subscription: &Subscription, secrets: &Secrets) -> Map<String, Value> {
+    let spec = &subscription.spec;
+    let types: Vec<&str> = spec.event_types.iter().map(TypeGlob::as_str).collect();
+    let headers: Map<String, Value> = spec
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let mut shown = Map::new();
+    let mut set = |name: &str, value: Value| shown.insert(name.to_owned(), value);
+    set("id", subscription.id.as_str().into());
+    set("tenant", subscription.tenant.as_str().into());
+    set("url", spec.url.as_str().into());
+    set("format", spec.format.name().into());
+    set("description", spec.description.as_str().into());
+    set("enabled", subscription.disabled_reason.is_none().into());
+    set("event_types", types.into());
+    set(
+        "filter",
+        spec.filter.as_ref().map_or(Value::Null, |f| f.json.clone()),
+    );
+    set("headers", headers.into());
+    set(
+        "rate_limit",
+        spec.rate_limit.map_or(Value::Null, show_rate_limit),
+    );
+    set("timeout_ms", json!(millis(spec.timeout)));
+    set(
+        "retry",
+        spec.retry.map_or(Value::Null, |retry| show_retry(&retry)),
+    );
+    set("signing", spec.signing.name().into());
+    let disabled = subscription.disabled_reason.map(DisabledReason::name);
+    set("disabled_reason", disabled.into());
+    set("created_at", subscription.created_at.to_string().into());
+    set("updated_at", subscription.updated_at.to_string().into());
+    if spec.signing == Signing::Ed25519 {
+        set("public_key", secrets.current.public_key().into());
+    }
+    shown
+}
+
+/// The secret as it is shown once.
+pub fn show_secret(secret: &Secret, signing: Signing) -> Value {
+    match signing {
+        Signing::HmacSha256 => json!({"hex": *secret.to_hex(), "whsec": *secret.to_whsec()}),
+        Signing::Ed25519 => json!({"public_key": secret.public_key()}),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    subscription: Map<String, Value>,
+    created_at_ms: i64,
+    updated_at_ms: i64,
+    secret: String,
+    previous_secret: Option<(String, i64)>,
+    version: u64,
+}
+
+/// Encodes the record at rest.
+pub fn encode_record(stored: &StoredSubscription) -> Vec<u8> {
+    let subscription = &stored.subscription;
+    let secrets = &stored.secrets;
+    let record = Record {
+        subscription: show(subscription, secrets),
+        created_at_ms: subscription.created_at.0,
+        updated_at_ms: subscription.updated_at.0,
+        secret: secrets.current.to_hex().to_string(),
+        previous_secret: secrets
+            .previous
+            .as_ref()
+            .map(|(secret, until)| (secret.to_hex().to_string(), until.0)),
+        version: stored.version,
+    };
+    // The record holds strings, numbers and JSON only: nothing that fails to encode.
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+/// Decodes what [`encode_record`] wrote; rules that were tightened since do not apply.
+///
+/// # Errors
+/// A sentence on what is wrong with the record.
+pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let lenient = SpecRules {
+        require_https: false,
+        timeout: Duration::from_secs(10),
+        retry: Exponential::default(),
+    };
+    let document = &record.subscription;
+    let written = read(document, &lenient).map_err(|fault| fault.to_string())?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let secret = |hex: &str| Secret::parse(hex).ok_or_else(|| "the secret is damaged".to_owned());
+    let previous = match &record.previous_secret {
+        Some((hex, until)) => Some((secret(hex)?, UnixMillis(*until))),
+        None => None,
+    };
+    let subscription = Subscription {
+        id: SubscriptionId::parse(text("id").unwrap_or_default())
+            .map_err(|fault| format!("`id` {fault}"))?,
+        tenant: written.tenant,
+        spec: written.spec,
+        disabled_reason: text("disabled_reason").and_then(DisabledReason::from_name),
+        created_at: UnixMillis(record.created_at_ms),
+        updated_at: UnixMillis(record.updated_at_ms),
+    };
+    Ok(StoredSubscription {
+        subscription: Arc::new(subscription),
+        secrets: Secrets {
+            current: secret(&record.secret)?,
+            previous,
+        },
+        version: record.version,
+    })
+}
+
+fn known_fields(
+    path: &str,
+    object: &Map<String, Value>,
+    known: &[&[&str]],
+) -> Result<(), FieldFault> {
+    for name in object.keys() {
+        if known.iter().any(|names| names.contains(&name.as_str())) {
+            continue;
+        }
+        let nearest = known
+            .iter()
+            .flat_map(|names| names.iter())
+            .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
+        let problem = match nearest.filter(|near| strsim::jaro(near, name) > 0.7) {
+            Some(near) => format!("is not known; did you mean `{near}`?"),
+            None => "is not known".to_owned(),
+        };
+        return Err(FieldFault::new(format!("{path}{name}"), problem));
+    }
+    Ok(())
+}
+
+fn wrong(field: &str, expected: &str, found: &Value) -> FieldFault {
+    FieldFault::new(
+        field,
+        format!("must be {expected}, found {}", kind_of(found)),
+    )
+}
+
+fn text<'a>(field: &str, value: &'a Value) -> Result<&'a str, FieldFault> {
+    value
+        .as_str()
+        .ok_or_else(|| wrong(field, "a string", value))
+}
+
+fn boolean(field: &str, value: &Value) -> Result<bool, FieldFault> {
+    value
+        .as_bool()
+        .ok_or_else(|| wrong(field, "true or false", value))
+}
+
+fn object<'a>(field: &str, value: &'a Value) -> Result<&'a Map<String, Value>, FieldFault> {
+    value
+        .as_object()
+        .ok_or_else(|| wrong(field, "an object", value))
+}
+
+fn one_of<T>(
+    field: &str,
+    value: &Value,
+    expected: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, FieldFault> {
+    value
+        .as_str()
+        .and_then(find)
+        .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {value}")))
+}
+
+fn description(value: &Value) -> Result<String, FieldFault> {
+    let text = text("description", value)?;
+    let found = text.chars().count();
+    if found > DESCRIPTION_CHARS_MAX {
+        let problem = format!("must be at most {DESCRIPTION_CHARS_MAX} characters, found {found}");
+        return Err(FieldFault::new("description", problem));
+    }
+    Ok(text.to_owned())
+}
+
+fn any_type() -> Result<Vec<TypeGlob>, FieldFault> {
+    TypeGlob::parse("*")
+        .map(|any| vec![any])
+        .map_err(|fault| FieldFault::new("event_types", fault.to_string()))
+}
+
+fn event_types(value: &Value) -> Result<Vec<TypeGlob>, FieldFault> {
+    let field = "event_types";
+    let types = value
+        .as_array()
+        .ok_or_else(|| wrong(field, "an array of event types or globs", value))?;
+    if !(1..=EVENT_TYPES_MAX).contains(&types.len()) {
+        let found = types.len();
+        let problem = format!("must have 1 to {EVENT_TYPES_MAX} entries, found {found}");
+        return Err(FieldFault::new(field, problem));
+    }
+    let read_one = |(i, value): (usize, &Value)| {
+        let field = format!("{field}[{i}]");
+        let glob = text(&field, value)?;
+        TypeGlob::parse(glob).map_err(|fault| FieldFault::new(field, fault.to_string()))
+    };
+    types.iter().enumerate().map(read_one).collect()
+}
+
+fn filter(value: &Value) -> Result<Filter, FieldFault> {
+    let pattern = Pattern::compile(value).map_err(|error| {
+        let field = match error.path.as_str() {
+            "" => "filter".to_owned(),
+            path => format!("filter.{path}"),
+        };
+        FieldFault::new(field, error.problem)
+    })?;
+    Ok(Filter {
+        json: value.clone(),
+        pattern: Arc::new(pattern),
+    })
+}
+
+fn headers(value: &Value) -> Result<CustomHeaders, FieldFault> {
+    let mut read = Vec::new();
+    for (name, value) in object("headers", value)? {
+        let field = format!("headers.{name}");
+        read.push((name.clone(), text(&field, value)?.to_owned()));
+    }
+    CustomHeaders::try_new(read)
+}
+
+fn rate_limit(value: &Value) -> Result<RateLimit, FieldFault> {
+    let field = "rate_limit";
+    let parts = object(field, value)?;
+    known_fields("rate_limit.", parts, &[&["per_second", "burst"]])?;
+    let per_second = match parts.get("per_second") {
+        None => return Err(FieldFault::new("rate_limit.per_second", "is missing")),
+        Some(value) => value
+            .as_f64()
+            .ok_or_else(|| wrong("rate_limit.per_second", "a number", value))?,
+    };
+    let burst = match parts.get("burst") {
+        None => return Err(FieldFault::new("rate_limit.burst", "is missing")),
+        Some(value) => value
+            .as_u64()
+            .ok_or_else(|| wrong("rate_limit.burst", "an integer of at least 1", value))?,
+    };
+    RateLimit::try_new(per_second, burst)
+}
+
+fn timeout(value: &Value) -> Result<Duration, FieldFault> {
+    match value.as_u64() {
+        Some(ms @ 100..=60_000) => Ok(Duration::from_millis(ms)),
+        _ => {
+            let problem = format!("must be an integer from 100 to 60000, found {value}");
+            Err(FieldFault::new("timeout_ms", problem))
+        }
+    }
+}
+
+fn retry(value: &Value, base: &Exponential) -> Result<RetryOverride, FieldFault> {
+    let parts = object("retry", value)?;
+    let known = ["max_attempts", "initial_ms", "multiplier", "max_ms"];
+    known_fields("retry.", parts, &[&known])?;
+    let part = |name: &str| parts.get(name).filter(|value| !value.is_null());
+    let whole = |name: &str| match part(name) {
+        None => Ok(None),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| wrong(&format!("retry.{name}"), "a positive integer", value)),
+    };
+    let changes = RetryOverride {
+        max_attempts: whole("max_attempts")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+        initial_ms: whole("initial_ms")?,
+        multiplier: match part("multiplier") {
+            None => None,
+            Some(value) => Some(
+                value
+                    .as_f64()
+                    .ok_or_else(|| wrong("retry.multiplier", "a number", value))?,
+            ),
+        },
+        max_ms: whole("max_ms")?,
+    };
+    base.with(&changes).check().map_err(|fault| {
+        let name = match fault.field {
+            "initial" => "initial_ms",
+            "max" => "max_ms",
+            other => other,
+        };
+        FieldFault::new(format!("retry.{name}"), fault.problem)
+    })?;
+    Ok(changes)
+}
+
+fn show_rate_limit(limit: RateLimit) -> Value {
+    json!({"per_second": limit.per_second, "burst": limit.burst})
+}
+
+fn show_retry(retry: &RetryOverride) -> Value {
+    let mut shown = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            shown.insert(name.to_owned(), value);
+        }
+    };
+    set("max_attempts", retry.max_attempts.map(Into::into));
+    set("initial_ms", retry.initial_ms.map(Into::into));
+    set("multiplier", retry.multiplier.map(Into::into));
+    set("max_ms", retry.max_ms.map(Into::into));
+    shown.into()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> SpecRules {
+        SpecRules {
+            require_https: false,
+            timeout: Duration::from_secs(10),
+            retry: Exponential::default(),
+        }
+    }
+
+    fn try_read(document: &Value) -> Result<Written, FieldFault> {
+        read(document.as_object().unwrap(), &rules())
+    }
+
+    #[test]
+    fn defaults_fill_what_is_absent() {
+        let written = try_read(&json!({"tenant": "acme", "url": "https://example.com/"})).unwrap();
+        assert!(written.enabled);
+        assert_eq!(written.spec.format, Format::Standard);
+        assert_eq!(written.spec.timeout, Duration::from_secs(10));
+        assert_eq!(written.spec.event_types[0].as_str(), "*");
+    }
+
+    #[test]
+    fn every_field_names_its_fault() {
+        let cases = [
+            (json!({"tenant": null}), "tenant"),
+            (json!({"tenant": "a b"}), "tenant"),
+            (json!({"url": 5}), "url"),
+            (
+                json!({"url": "http://example.com", "format": "leicbit"}),
+                "url",
+            ),
+            (json!({"format": "xml"}), "format"),
+            (json!({"description": "x".repeat(257)}), "description"),
+            (json!({"description": 1}), "description"),
+            (json!({"enabled": "yes"}), "enabled"),
+            (json!({"event_types": "*"}), "event_types"),
+            (json!({"event_types": []}), "event_types"),
+            (json!({"event_types": ["a", 1]}), "event_types[1]"),
+            (json!({"event_types": ["a b"]}), "event_types[0]"),
+            (json!({"headers": []}), "headers"),
+            (json!({"headers": {"x-a": 1}}), "headers.x-a"),
+            (
+                json!({"headers": {"Webhook-Id": "x"}}),
+                "headers.Webhook-Id",
+            ),
+            (json!({"rate_limit": 5}), "rate_limit"),
+            (json!({"rate_limit": {"burst": 1}}), "rate_limit.per_second"),
+            (json!({"rate_limit": {"per_second": 1}}), "rate_limit.burst"),
+            (
+                json!({"rate_limit": {"per_second": 0, "burst": 1}}),
+                "rate_limit.per_second",
+            ),
+            (
+                json!({"rate_limit": {"per_second": 1, "burst": 1.5}}),
+                "rate_limit.burst",
+            ),
+            (json!({"timeout_ms": 99}), "timeout_ms"),
+            (json!({"timeout_ms": 60001}), "timeout_ms"),
+            (json!({"retry": {"max_attempts": 0}}), "retry.max_attempts"),
+            (json!({"retry": {"initial_ms": 0}}), "retry.initial_ms"),
+            (json!({"retry": {"multiplier": 0.5}}), "retry.multiplier"),
+            (json!({"retry": {"max_ms": 10}}), "retry.max_ms"),
+            (json!({"retry": {"tries": 10}}), "retry.tries"),
+            (json!({"signing": "rsa"}), "signing"),
+            (
+                json!({"signing": "ed25519", "format": "leicbit"}),
+                "signing",
+            ),
+            (json!({"colour": "red"}), "colour"),
+        ];
+        for (change, field) in cases {
+            let mut document = json!({"tenant": "acme", "url": "https://example.com/"});
+            let target = document.as_object_mut().unwrap();
+            for (key, value) in change.as_object().unwrap() {
+                target.insert(key.clone(), value.clone());
+            }
+            assert_eq!(try_read(&document).unwrap_err().field, field, "{change}");
+        }
+        let fault = try_read(&json!({"tenant": "a", "URL": "https://example.com"})).unwrap_err();
+        assert!(fault.problem.contains("not known"), "{fault}");
+        let fault = try_read(&json!({"tenant": "a", "event_type": []})).unwrap_err();
+        assert!(fault.problem.contains("`event_types`"), "{fault}");
+        let filtered =
+            json!({"tenant": "a", "url": "https://example.com/", "filter": {"nope": [1]}});
+        assert!(try_read(&filtered).unwrap_err().field.starts_with("filter"));
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went() {
+        let document = json!({
+            "tenant": "*", "url": "https://example.com/hook", "description": "d",
+            "event_types": ["a.*"], "filter": {"data": {"n": [1]}}, "headers": {"x-a": "1"},
+            "rate_limit": {"per_second": 0.5, "burst": 2}, "timeout_ms": 500,
+            "retry": {"max_attempts": 3}, "signing": "ed25519",
+        });
+        let written = try_read(&document).unwrap();
+        let stored = StoredSubscription {
+            subscription: Arc::new(Subscription {
+                id: SubscriptionId::parse("sub_1").unwrap(),
+                tenant: written.tenant,
+                spec: written.spec,
+                disabled_reason: Some(DisabledReason::Gone),
+                created_at: UnixMillis(1),
+                updated_at: UnixMillis(2),
+            }),
+            secrets: Secrets {
+                current: Secret::new([1; 32]),
+                previous: Some((Secret::new([2; 32]), UnixMillis(3))),
+            },
+            version: 7,
+        };
+        let back = decode_record(&encode_record(&stored)).unwrap();
+        let shown = |s: &StoredSubscription| show(&s.subscription, &s.secrets);
+        assert_eq!(shown(&back), shown(&stored));
+        assert_eq!(back.secrets.current.bytes(), &[1; 32]);
+        assert_eq!(back.secrets.previous.unwrap().1, UnixMillis(3));
+        assert_eq!(back.version, 7);
+        assert_eq!(shown(&stored)["enabled"], json!(false));
+    }
+
+    #[test]
+    fn merging_follows_rfc_7396() {
+        let mut target = json!({"a": {"b": 1, "c": 2}, "d": 3, "e": 4});
+        let patch = json!({"a": {"b": null, "x": {"y": 1}}, "d": null, "e": [1]});
+        merge_patch(target.as_object_mut().unwrap(), patch.as_object().unwrap());
+        assert_eq!(target, json!({"a": {"c": 2, "x": {"y": 1}}, "e": [1]}));
+    }
+}

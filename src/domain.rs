@@ -1,0 +1,19 @@
+//! The facts and rules of webhook delivery, pure: no async, no clock, no randomness, no I/O.
+//!
+//! Time and chance come in as arguments, so that every rule here is a table test.
+//! Depends on nothing else of the crate.
+
+pub mod address;
+pub mod attempt;
+pub mod decide;
+pub mod delivery;
+pub mod event;
+pub mod id;
+pub mod lane;
+pub mod outcome;
+pub mod pattern;
+pub mod payload;
+pub mod retry;
+pub mod signature;
+pub mod subscription;
+pub mod timestamp;

@@ -1,0 +1,154 @@
+//! What follows from an attempt: a function, so that every rule is a table test.
+//!
+//! `pipeline::settle` carries the [`Action`] out; nothing else does.
+
+use super::delivery::{DeadReason, Delivery};
+use super::outcome::{Class, Reason};
+use super::retry::RetryPolicy;
+use super::subscription::DisabledReason;
+use super::timestamp::UnixMillis;
+
+/// What is to be made durable after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// The endpoint has it.
+    Delivered,
+    /// Another attempt is due at `at`, and no sooner.
+    Retry {
+        /// When.
+        at: UnixMillis,
+        /// Why the attempt failed.
+        reason: Reason,
+    },
+    /// It is given up.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// Whether the subscription is to be disabled with it.
+        disable: Option<DisabledReason>,
+    },
+}
+
+impl Action {
+    /// The action in one word, for the audit log.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Delivered => "none",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead_letter",
+        }
+    }
+}
+
+/// Decides what follows from the attempt that ended at `now` as `class`.
+///
+/// `delivery` is as it was before the attempt: the attempt's number is
+/// `delivery.attempts + 1`. `chance` in `[0, 1)` picks the jitter.
+pub fn decide(
+    policy: &RetryPolicy,
+    delivery: &Delivery,
+    class: Class,
+    now: UnixMillis,
+    chance: f64,
+) -> Action {
+    match class {
+        Class::Acknowledged => Action::Delivered,
+        Class::Gone => Action::Dead {
+            reason: DeadReason::Gone,
+            disable: Some(DisabledReason::Gone),
+        },
+        Class::Failed {
+            reason,
+            pause_until,
+            ..
+        } => match policy.delay(delivery.attempts + 1, chance) {
+            Some(delay) => Action::Retry {
+                at: pause_until.map_or(now.after(delay), |until| until.max(now.after(delay))),
+                reason,
+            },
+            None => Action::Dead {
+                reason: DeadReason::Exhausted,
+                disable: None,
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::delivery::EventFacts;
+    use crate::domain::id::{EventId, EventType, SubscriptionId, TenantId};
+    use crate::domain::outcome::{Outcome, classify};
+    use crate::domain::retry::Exponential;
+    use crate::domain::subscription::Format;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn delivery(attempts: u32) -> Delivery {
+        let facts = EventFacts {
+            id: EventId::parse("e").unwrap(),
+            kind: EventType::parse("t").unwrap(),
+            tenant: TenantId::parse("acme").unwrap(),
+            taken_at: NOW,
+            traceparent: None,
+        };
+        let subscription = SubscriptionId::parse("sub_1").unwrap();
+        let mut delivery = Delivery::new(Arc::new(facts), subscription, Bytes::new(), false);
+        delivery.attempts = attempts;
+        delivery
+    }
+
+    fn answered(attempts: u32, status: u16, retry_at: Option<UnixMillis>) -> Action {
+        let policy = RetryPolicy::exponential(Exponential::default(), 0.25).unwrap();
+        let class = classify(
+            Format::Standard,
+            &Outcome::Answered { status, retry_at },
+            NOW,
+        );
+        decide(&policy, &delivery(attempts), class, NOW, 0.0)
+    }
+
+    fn at(action: Action) -> UnixMillis {
+        match action {
+            Action::Retry { at, .. } => at,
+            other => panic!("expected a retry, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_answer_leads_where_the_contract_says() {
+        for attempts in [0, 8, 9] {
+            assert_eq!(answered(attempts, 200, None), Action::Delivered);
+            let gone = Action::Dead {
+                reason: DeadReason::Gone,
+                disable: Some(DisabledReason::Gone),
+            };
+            assert_eq!(answered(attempts, 410, None), gone);
+        }
+        for status in [302, 400, 404, 429, 500, 502, 503, 504] {
+            assert_eq!(at(answered(0, status, None)), UnixMillis(NOW.0 + 5_000));
+            assert_eq!(at(answered(1, status, None)), UnixMillis(NOW.0 + 20_000));
+            let exhausted = Action::Dead {
+                reason: DeadReason::Exhausted,
+                disable: None,
+            };
+            assert_eq!(answered(9, status, None), exhausted);
+        }
+    }
+
+    #[test]
+    fn retry_after_only_ever_delays() {
+        let sooner = Some(NOW.after(Duration::from_secs(1)));
+        let later = Some(NOW.after(Duration::from_secs(60)));
+        assert_eq!(at(answered(0, 429, sooner)), UnixMillis(NOW.0 + 5_000));
+        assert_eq!(at(answered(0, 429, later)), UnixMillis(NOW.0 + 60_000));
+        assert_eq!(at(answered(0, 500, later)), UnixMillis(NOW.0 + 5_000));
+    }
+}

@@ -1,0 +1,161 @@
+//! Deliveries: one event on its way to one subscription.
+//!
+//! A [`Delivery`] holds all that its next attempt needs but the endpoint's address and
+//! secret, which are read afresh each time. It is the same in memory and at rest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::id::{DeliveryId, EventId, EventKey, EventType, SubscriptionId, TenantId};
+use super::outcome::Reason;
+use super::timestamp::UnixMillis;
+
+/// One event for one subscription.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The `webhook-id`.
+    pub id: DeliveryId,
+    /// Whom it is for.
+    pub subscription: SubscriptionId,
+    /// What of the event goes with each of its deliveries.
+    pub event: Arc<EventFacts>,
+    /// The request body: the same bytes on every attempt.
+    pub body: Bytes,
+    /// Whether the body leaves alerts out (`x-webhook-has-more`).
+    pub has_more: bool,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the first attempt began.
+    pub first_attempt_at: Option<UnixMillis>,
+    /// How the last attempt ended.
+    pub last: Option<LastAttempt>,
+    /// How often a person had it sent again.
+    pub redrives: u32,
+}
+
+/// What of an event goes with each of its deliveries.
+#[derive(Clone, Debug)]
+pub struct EventFacts {
+    /// The publisher's idempotency key.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventType,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// When it was taken from the queue.
+    pub taken_at: UnixMillis,
+    /// The W3C trace context that came with it.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAttempt {
+    /// The HTTP status, if an answer came.
+    pub status: Option<u16>,
+    /// Why it failed.
+    pub reason: Reason,
+}
+
+/// Why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeadReason {
+    /// All attempts failed.
+    Exhausted,
+    /// The endpoint answered 410.
+    Gone,
+    /// The subscription was disabled while it waited.
+    SubscriptionDisabled,
+    /// The subscription was deleted while it waited.
+    SubscriptionDeleted,
+}
+
+/// A delivery that was given up.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The delivery as it stood.
+    pub delivery: Delivery,
+    /// Why.
+    pub reason: DeadReason,
+    /// When.
+    pub dead_at: UnixMillis,
+}
+
+impl DeadReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::Exhausted,
+        Self::Gone,
+        Self::SubscriptionDisabled,
+        Self::SubscriptionDeleted,
+    ];
+
+    /// The reason as it stands in headers, API answers and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Gone => "gone",
+            Self::SubscriptionDisabled => "subscription_disabled",
+            Self::SubscriptionDeleted => "subscription_deleted",
+        }
+    }
+
+    /// Finds the reason that has this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl EventFacts {
+    /// The event's identity for deduplication.
+    pub fn key(&self) -> EventKey {
+        EventKey::derive(&self.tenant, &self.id)
+    }
+}
+
+impl Delivery {
+    /// A fresh delivery, not attempted yet.
+    pub fn new(
+        event: Arc<EventFacts>,
+        subscription: SubscriptionId,
+        body: Bytes,
+        has_more: bool,
+    ) -> Self {
+        Self {
+            id: DeliveryId::derive(&event.tenant, &event.id, &subscription),
+            subscription,
+            event,
+            body,
+            has_more,
+            attempts: 0,
+            first_attempt_at: None,
+            last: None,
+            redrives: 0,
+        }
+    }
+
+    /// The same delivery after one more attempt, begun at `began`.
+    #[must_use]
+    pub fn attempted(mut self, began: UnixMillis, last: LastAttempt) -> Self {
+        self.attempts += 1;
+        self.first_attempt_at.get_or_insert(began);
+        self.last = Some(last);
+        self
+    }
+
+    /// The same delivery, sent again by a person: with all its attempts before it.
+    #[must_use]
+    pub fn redriven(mut self) -> Self {
+        self.attempts = 0;
+        self.redrives += 1;
+        self
+    }
+}

@@ -1,0 +1,464 @@
+//! Signatures of both kinds, made and checked.
+//!
+//! Standard Webhooks (`v1`: HMAC-SHA256 by RFC 2104; `v1a`: Ed25519 by RFC 8032) over
+//! `<id>.<timestamp>.<body>`, and `X-Leicbit-Signature` over `<timestamp><body>`.
+//! During a rotation both secrets sign, newest first. [`Secret`] has no `Display`, and
+//! its `Debug` shows nothing.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::subscription::Signing;
+use super::timestamp::UnixMillis;
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// 32 secret bytes: an HMAC key, or the seed of an Ed25519 key pair.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+/// A subscription's secrets: the current one, and during a rotation the one before.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// Signs first.
+    pub current: Secret,
+    /// Signs too, until its time is over.
+    pub previous: Option<(Secret, UnixMillis)>,
+}
+
+/// Signing keys with their state prepared, so that signing hashes the message alone.
+#[derive(Clone)]
+pub struct SigningKeys {
+    current: PreparedKey,
+    previous: Option<(PreparedKey, UnixMillis)>,
+}
+
+#[derive(Clone)]
+enum PreparedKey {
+    Hmac {
+        /// Keyed with the raw bytes: Standard Webhooks.
+        raw: Box<HmacSha256>,
+        /// Keyed with the ASCII of the hex text: Leicbit.
+        hex: Box<HmacSha256>,
+    },
+    Ed25519(Box<SigningKey>),
+}
+
+impl Secret {
+    /// Takes over random bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Reads `whsec_<base64>` or 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = match text.strip_prefix("whsec_") {
+            Some(rest) => BASE64.decode(rest).ok()?,
+            None => hex::decode(text).ok()?,
+        };
+        Some(Self::new(Zeroizing::new(bytes).as_slice().try_into().ok()?))
+    }
+
+    /// The raw bytes: for encryption and storage only.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The hex form that is shown once.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(hex::encode(*self.0))
+    }
+
+    /// The Standard Webhooks form that is shown once.
+    pub fn to_whsec(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("whsec_{}", BASE64.encode(*self.0)))
+    }
+
+    /// The public key of the pair that this seeds: `whpk_<base64>`.
+    pub fn public_key(&self) -> String {
+        let key = SigningKey::from_bytes(&self.0).verifying_key();
+        format!("whpk_{}", BASE64.encode(key.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKeys(…)")
+    }
+}
+
+impl PreparedKey {
+    fn new(secret: &Secret, signing: Signing) -> Self {
+        match signing {
+            Signing::HmacSha256 => Self::Hmac {
+                raw: Box::new(hmac_keyed(secret.bytes())),
+                hex: Box::new(hmac_keyed(secret.to_hex().as_bytes())),
+            },
+            Signing::Ed25519 => Self::Ed25519(Box::new(SigningKey::from_bytes(secret.bytes()))),
+        }
+    }
+
+    fn standard(&self, parts: &[&[u8]], out: &mut String) {
+        match self {
+            Self::Hmac { raw, .. } => {
+                out.push_str("v1,");
+                BASE64.encode_string(hmac_of(raw, parts), out);
+            }
+            Self::Ed25519(key) => {
+                out.push_str("v1a,");
+                let signature = key.sign(&parts.concat());
+                BASE64.encode_string(signature.to_bytes(), out);
+            }
+        }
+    }
+}
+
+impl SigningKeys {
+    /// Prepares `secrets` for signing.
+    pub fn new(secrets: &Secrets, signing: Signing) -> Self {
+        Self {
+            current: PreparedKey::new(&secrets.current, signing),
+            previous: secrets
+                .previous
+                .as_ref()
+                .map(|(secret, until)| (PreparedKey::new(secret, signing), *until)),
+        }
+    }
+
+    /// The value of `webhook-signature` for the request sent at `now`.
+    pub fn standard(&self, id: &str, now: UnixMillis, body: &[u8]) -> String {
+        let timestamp = now.seconds().to_string();
+        let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+        let mut value = String::with_capacity(96);
+        for key in self.keys(now) {
+            if !value.is_empty() {
+                value.push(' ');
+            }
+            key.standard(&parts, &mut value);
+        }
+        value
+    }
+
+    /// The value of `X-Leicbit-Signature` for the request sent at `now`.
+    ///
+    /// Ed25519 keys have no part in it: that combination is refused when written.
+    pub fn leicbit(&self, now: UnixMillis, body: &[u8]) -> String {
+        let timestamp = now.seconds().to_string();
+        let mut value = format!("t={timestamp}");
+        for key in self.keys(now) {
+            if let PreparedKey::Hmac { hex: state, .. } = key {
+                let digest = hmac_of(state, &[timestamp.as_bytes(), body]);
+                // Writing to a String cannot fail.
+                let _ = write!(value, ",v1={}", hex::encode(digest));
+            }
+        }
+        value
+    }
+
+    fn keys(&self, now: UnixMillis) -> impl Iterator<Item = &PreparedKey> {
+        let previous = self.previous.iter().filter(move |(_, until)| now < *until);
+        std::iter::once(&self.current).chain(previous.map(|(key, _)| key))
+    }
+}
+
+/// What a receiver checks signatures with.
+#[derive(Clone, Debug)]
+pub enum VerificationKey {
+    /// The shared secret.
+    Secret(Secret),
+    /// The public key of a pair.
+    Public(VerifyingKey),
+}
+
+/// Why a signature is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureFault {
+    /// A header is absent.
+    #[error("the header `{0}` is missing")]
+    MissingHeader(&'static str),
+    /// A header cannot be read.
+    #[error("the header `{header}` must be {expected}")]
+    Malformed {
+        /// Which header.
+        header: &'static str,
+        /// What it had to look like.
+        expected: &'static str,
+    },
+    /// The timestamp is too far from the clock.
+    #[error(
+        "the timestamp is {seconds} s away from the clock, more than the {tolerance} s allowed"
+    )]
+    OutsideTolerance {
+        /// How far.
+        seconds: u64,
+        /// How far it may be.
+        tolerance: u64,
+    },
+    /// No signature fits.
+    #[error("no signature matches: another secret, or the body was changed on the way")]
+    NoMatch,
+}
+
+/// The headers that carry a request's signatures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SignedHeaders<'a> {
+    /// `webhook-id`
+    pub id: Option<&'a str>,
+    /// `webhook-timestamp`
+    pub timestamp: Option<&'a str>,
+    /// `webhook-signature`
+    pub signature: Option<&'a str>,
+    /// `x-leicbit-signature`
+    pub leicbit: Option<&'a str>,
+}
+
+impl VerificationKey {
+    /// Reads a shown secret (`whsec_…` or hex) or public key (`whpk_…`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some(rest) = text.strip_prefix("whpk_") else {
+            return Secret::parse(text).map(Self::Secret);
+        };
+        let bytes = BASE64.decode(rest).ok()?;
+        let key = VerifyingKey::from_bytes(bytes.as_slice().try_into().ok()?).ok()?;
+        Some(Self::Public(key))
+    }
+
+    /// Checks the Standard Webhooks signature as a receiver does.
+    ///
+    /// # Errors
+    /// [`SignatureFault`]: what is wrong.
+    pub fn verify_standard(
+        &self,
+        headers: &SignedHeaders<'_>,
+        body: &[u8],
+        now: UnixMillis,
+        tolerance: u64,
+    ) -> Result<(), SignatureFault> {
+        let id = headers
+            .id
+            .ok_or(SignatureFault::MissingHeader("webhook-id"))?;
+        let timestamp = headers
+            .timestamp
+            .ok_or(SignatureFault::MissingHeader("webhook-timestamp"))?;
+        let signatures = headers
+            .signature
+            .ok_or(SignatureFault::MissingHeader("webhook-signature"))?;
+        check_timestamp("webhook-timestamp", timestamp, now, tolerance)?;
+        let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+        let fits = signatures
+            .split(' ')
+            .filter_map(|signature| signature.split_once(','))
+            .any(|(version, encoded)| self.fits(version, encoded, &parts));
+        if fits {
+            Ok(())
+        } else {
+            Err(SignatureFault::NoMatch)
+        }
+    }
+
+    /// Checks `X-Leicbit-Signature` as a receiver does.
+    ///
+    /// # Errors
+    /// [`SignatureFault`]: what is wrong.
+    pub fn verify_leicbit(
+        &self,
+        header: &str,
+        body: &[u8],
+        now: UnixMillis,
+        tolerance: u64,
+    ) -> Result<(), SignatureFault> {
+        let malformed = SignatureFault::Malformed {
+            header: "x-leicbit-signature",
+            expected: "t=<unix seconds>,v1=<hex>",
+        };
+        let mut parts = header.split(',').map(str::trim);
+        let timestamp = parts
+            .next()
+            .and_then(|part| part.strip_prefix("t="))
+            .ok_or(malformed)?;
+        check_timestamp("x-leicbit-signature", timestamp, now, tolerance)?;
+        let Self::Secret(secret) = self else {
+            return Err(SignatureFault::NoMatch);
+        };
+        let state = hmac_keyed(secret.to_hex().as_bytes());
+        let expected = hmac_of(&state, &[timestamp.as_bytes(), body]);
+        let fits = parts
+            .filter_map(|part| part.strip_prefix("v1="))
+            .filter_map(|digits| hex::decode(digits).ok())
+            .any(|digest| digest.ct_eq(&expected).into());
+        if fits {
+            Ok(())
+        } else {
+            Err(SignatureFault::NoMatch)
+        }
+    }
+
+    fn fits(&self, version: &str, encoded: &str, parts: &[&[u8]]) -> bool {
+        let Ok(given) = BASE64.decode(encoded) else {
+            return false;
+        };
+        match (self, version) {
+            (Self::Secret(secret), "v1") => {
+                let expected = hmac_of(&hmac_keyed(secret.bytes()), parts);
+                given.ct_eq(&expected).into()
+            }
+            (Self::Public(key), "v1a") => Signature::from_slice(&given)
+                .is_ok_and(|signature| key.verify(&parts.concat(), &signature).is_ok()),
+            _ => false,
+        }
+    }
+}
+
+fn check_timestamp(
+    header: &'static str,
+    text: &str,
+    now: UnixMillis,
+    tolerance: u64,
+) -> Result<(), SignatureFault> {
+    let expected = "Unix seconds";
+    let at: i64 = text
+        .parse()
+        .map_err(|_| SignatureFault::Malformed { header, expected })?;
+    let seconds = now.seconds().abs_diff(at);
+    if seconds > tolerance {
+        return Err(SignatureFault::OutsideTolerance { seconds, tolerance });
+    }
+    Ok(())
+}
+
+fn hmac_keyed(key: &[u8]) -> HmacSha256 {
+    // HMAC takes keys of any length (RFC 2104 section 2).
+    #[allow(clippy::expect_used)]
+    HmacSha256::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+fn hmac_of(state: &HmacSha256, parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = state.clone();
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_772_368_200_999);
+
+    fn secrets(previous: Option<UnixMillis>) -> Secrets {
+        Secrets {
+            current: Secret::new([1; 32]),
+            previous: previous.map(|until| (Secret::new([2; 32]), until)),
+        }
+    }
+
+    fn key(byte: u8) -> VerificationKey {
+        VerificationKey::Secret(Secret::new([byte; 32]))
+    }
+
+    #[test]
+    fn either_secret_verifies_during_the_overlap_and_only_then() {
+        let until = UnixMillis(NOW.0 + 10_000);
+        let keys = SigningKeys::new(&secrets(Some(until)), Signing::HmacSha256);
+        for (at, both) in [(NOW, true), (until, false)] {
+            let signature = keys.standard("msg_1", at, b"{}");
+            let timestamp = at.seconds().to_string();
+            let headers = SignedHeaders {
+                id: Some("msg_1"),
+                timestamp: Some(&timestamp),
+                signature: Some(&signature),
+                leicbit: None,
+            };
+            assert_eq!(key(1).verify_standard(&headers, b"{}", at, 300), Ok(()));
+            let old = key(2).verify_standard(&headers, b"{}", at, 300);
+            assert_eq!(old.is_ok(), both);
+            let leicbit = keys.leicbit(at, b"{}");
+            assert_eq!(key(1).verify_leicbit(&leicbit, b"{}", at, 300), Ok(()));
+            assert_eq!(
+                key(2).verify_leicbit(&leicbit, b"{}", at, 300).is_ok(),
+                both
+            );
+        }
+    }
+
+    #[test]
+    fn a_changed_part_is_noticed() {
+        let keys = SigningKeys::new(&secrets(None), Signing::HmacSha256);
+        let signature = keys.standard("msg_1", NOW, b"{}");
+        let timestamp = NOW.seconds().to_string();
+        let good = SignedHeaders {
+            id: Some("msg_1"),
+            timestamp: Some(&timestamp),
+            signature: Some(&signature),
+            leicbit: None,
+        };
+        let verify = |headers: &SignedHeaders<'_>, body: &[u8]| {
+            key(1).verify_standard(headers, body, NOW, 300)
+        };
+        assert_eq!(verify(&good, b"{}"), Ok(()));
+        assert_eq!(verify(&good, b"{ }"), Err(SignatureFault::NoMatch));
+        let other_id = SignedHeaders {
+            id: Some("msg_2"),
+            ..good
+        };
+        assert_eq!(verify(&other_id, b"{}"), Err(SignatureFault::NoMatch));
+        let late = key(1).verify_standard(&good, b"{}", UnixMillis(NOW.0 + 301_000), 300);
+        assert!(matches!(late, Err(SignatureFault::OutsideTolerance { .. })));
+        let unsigned = SignedHeaders {
+            signature: None,
+            ..good
+        };
+        let missing = SignatureFault::MissingHeader("webhook-signature");
+        assert_eq!(verify(&unsigned, b"{}"), Err(missing));
+    }
+
+    #[test]
+    fn key_pairs_sign_and_verify() {
+        let secret = Secret::new([7; 32]);
+        let public = VerificationKey::parse(&secret.public_key()).unwrap();
+        let secrets = Secrets {
+            current: secret,
+            previous: None,
+        };
+        let keys = SigningKeys::new(&secrets, Signing::Ed25519);
+        let signature = keys.standard("msg_1", NOW, b"{}");
+        assert!(signature.starts_with("v1a,"));
+        let timestamp = NOW.seconds().to_string();
+        let headers = SignedHeaders {
+            id: Some("msg_1"),
+            timestamp: Some(&timestamp),
+            signature: Some(&signature),
+            leicbit: None,
+        };
+        assert_eq!(public.verify_standard(&headers, b"{}", NOW, 300), Ok(()));
+        assert!(public.verify_standard(&headers, b"{}x", NOW, 300).is_err());
+        assert!(key(7).verify_standard(&headers, b"{}", NOW, 300).is_err());
+    }
+
+    #[test]
+    fn secrets_are_read_in_both_forms_and_never_shown_by_accident() {
+        let secret = Secret::new([0xAB; 32]);
+        for text in [secret.to_hex(), secret.to_whsec()] {
+            assert_eq!(Secret::parse(&text).unwrap().bytes(), secret.bytes());
+        }
+        for bad in ["", "whsec_", "whsec_!!", "abcd", &"g".repeat(64)] {
+            assert!(Secret::parse(bad).is_none(), "{bad}");
+        }
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+}

@@ -1,0 +1,6 @@
+//! Carillon: security events in, signed webhooks out.
+#![warn(missing_docs)]
+
+pub mod codec;
+pub mod domain;
+pub mod ports;

@@ -1,0 +1,437 @@
+//! Every trait to the outside, on one page.
+//!
+//! The pipeline knows its queue, its store, the network, the time and chance through
+//! these alone. Each has at least two implementations or one and a simulated twin.
+//! *Invariant: whatever a trait here hands out and is forgotten (dropped) comes back.*
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use url::Url;
+
+use crate::domain::attempt::{Attempt, Response, Timing};
+use crate::domain::delivery::{DeadLetter, DeadReason, Delivery};
+use crate::domain::event::EventFault;
+use crate::domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use crate::domain::outcome::Failure;
+use crate::domain::signature::Secrets;
+use crate::domain::subscription::{DisabledReason, Scope, Subscription};
+use crate::domain::timestamp::UnixMillis;
+
+/// All ports of one process.
+#[derive(Clone)]
+pub struct Ports {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub chance: Arc<dyn Chance>,
+    /// Where events and due deliveries come from.
+    pub inbox: Arc<dyn Inbox>,
+    /// Where everything durable goes.
+    pub outbox: Arc<dyn Outbox>,
+    /// Which subscriptions of an event are settled.
+    pub ledger: Arc<dyn Ledger>,
+    /// Subscriptions.
+    pub subscriptions: Arc<dyn SubscriptionStore>,
+    /// Attempts.
+    pub audit: Arc<dyn AuditLog>,
+    /// What was given up.
+    pub dead_letters: Arc<dyn DeadLetterQueue>,
+    /// What was not understood.
+    pub quarantine: Arc<dyn QuarantineQueue>,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// How the backend is.
+    pub backend: Arc<dyn Backend>,
+}
+
+/// Why a store did not do as asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or cannot write; asking again later makes sense.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// It holds something that cannot be read.
+    #[error("the store holds a damaged record: {0}")]
+    Damaged(String),
+    /// The record was changed in between.
+    #[error("the record was changed by someone else in the meantime")]
+    Conflict,
+}
+
+/// The time of day.
+pub trait Clock: Send + Sync {
+    /// Now, by the wall clock.
+    fn now(&self) -> UnixMillis;
+}
+
+/// Randomness.
+pub trait Chance: Send + Sync {
+    /// A number in `[0, 1)`, for jitter.
+    fn fraction(&self) -> f64;
+    /// Fills `bytes` from a cryptographically secure source, for ids and secrets.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// Where events and due deliveries come from.
+#[async_trait]
+pub trait Inbox: Send + Sync {
+    /// The next events in their order: at least one, at most `max`. Waits for them.
+    ///
+    /// # Errors
+    /// [`StoreError`]; asking again is safe.
+    async fn events(&self, max: usize) -> Result<Vec<Taken<EventMessage>>, StoreError>;
+
+    /// The next deliveries that are due, as encoded by `codec::delivery`: at least one,
+    /// at most `max`. Waits for them. None comes before its time.
+    ///
+    /// # Errors
+    /// [`StoreError`]; asking again is safe.
+    async fn deliveries(&self, max: usize) -> Result<Vec<Taken<Bytes>>, StoreError>;
+}
+
+/// A message and the receipt to settle it with.
+#[derive(Debug)]
+pub struct Taken<M> {
+    /// The message.
+    pub message: M,
+    /// Acknowledges it.
+    pub receipt: Receipt,
+}
+
+/// An event as a publisher sent it, before anyone looked inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventMessage {
+    /// The encoded event.
+    pub body: Bytes,
+    /// Its encoding; JSON when absent.
+    pub content_type: Option<String>,
+    /// The W3C trace context that came with it.
+    pub traceparent: Option<String>,
+    /// For the rest of a big fan-out: the subscription after which to go on.
+    pub resume_after: Option<SubscriptionId>,
+}
+
+/// Takes back what [`Receipt`]s say. Both calls return at once.
+pub trait ReceiptDesk: Send + Sync {
+    /// The message is done with.
+    fn ack(&self, tag: u64);
+    /// The message is to come again.
+    fn requeue(&self, tag: u64);
+}
+
+/// Settles one message: acknowledged, or dropped and so requeued.
+#[must_use = "a dropped receipt requeues its message"]
+pub struct Receipt {
+    tag: u64,
+    desk: Option<Arc<dyn ReceiptDesk>>,
+}
+
+impl Receipt {
+    /// A receipt that reports to `desk` under `tag`.
+    pub fn new(tag: u64, desk: Arc<dyn ReceiptDesk>) -> Self {
+        Self {
+            tag,
+            desk: Some(desk),
+        }
+    }
+
+    /// The message is done with.
+    pub fn ack(mut self) {
+        if let Some(desk) = self.desk.take() {
+            desk.ack(self.tag);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(desk) = self.desk.take() {
+            desk.requeue(self.tag);
+        }
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Receipt({})", self.tag)
+    }
+}
+
+/// Where everything durable goes.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Makes all parcels durable; resolves when they are, in the order given.
+    ///
+    /// A delivery or dead letter that comes straight from an event is recorded in the
+    /// ledger with it, in one step where the store can. A delivery that is waiting
+    /// already is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError`]: whether they are durable is unknown; putting again is safe.
+    async fn put(&self, parcels: Vec<Parcel>) -> Result<(), StoreError>;
+}
+
+/// Something to make durable.
+#[derive(Clone, Debug)]
+pub enum Parcel {
+    /// An event to be taken.
+    Event(EventMessage),
+    /// A delivery that waits until `due`.
+    Delivery {
+        /// The delivery.
+        delivery: Delivery,
+        /// Not before.
+        due: UnixMillis,
+    },
+    /// A delivery that was given up.
+    Dead(DeadLetter),
+    /// A message that was not understood.
+    Quarantine(Quarantined),
+}
+
+/// A message that was not understood, as it came.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    /// As it came.
+    pub message: EventMessage,
+    /// Why it was not understood.
+    pub fault: EventFault,
+    /// When it was put aside.
+    pub at: UnixMillis,
+}
+
+/// Remembers which subscriptions of an event are settled.
+///
+/// Saves duplicates; never a reason to skip: when it cannot be read, deliver.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// The settled subscriptions of each of `keys`, in the same order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn settled(&self, keys: &[EventKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError>;
+
+    /// Remembers one; resolves when it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn record(&self, key: EventKey, subscription: SubscriptionId) -> Result<(), StoreError>;
+}
+
+/// A subscription with its secrets and the version that guards its changes.
+#[derive(Clone, Debug)]
+pub struct StoredSubscription {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// Its secrets.
+    pub secrets: Secrets,
+    /// Grows with every change.
+    pub version: u64,
+}
+
+/// The shared truth about subscriptions.
+#[async_trait]
+pub trait SubscriptionStore: Send + Sync {
+    /// All of one scope, by id. An unreachable store is an error, never an empty list.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn of_scope(&self, scope: &Scope) -> Result<Vec<StoredSubscription>, StoreError>;
+
+    /// One by its id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn get(&self, id: &SubscriptionId) -> Result<Option<StoredSubscription>, StoreError>;
+
+    /// A page by id: those after `after`, of one scope or of all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list(
+        &self,
+        scope: Option<&Scope>,
+        after: Option<&SubscriptionId>,
+        limit: usize,
+    ) -> Result<Vec<StoredSubscription>, StoreError>;
+
+    /// Writes one: `expected` is the version it replaces, `None` for a new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when another version is there.
+    async fn put(
+        &self,
+        stored: StoredSubscription,
+        expected: Option<u64>,
+    ) -> Result<(), StoreError>;
+
+    /// Disables one, unless it is disabled already; says whether it was changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn disable(
+        &self,
+        id: &SubscriptionId,
+        reason: DisabledReason,
+        now: UnixMillis,
+    ) -> Result<bool, StoreError>;
+
+    /// Deletes one; says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn delete(&self, id: &SubscriptionId) -> Result<bool, StoreError>;
+
+    /// Has `listener` called with a scope whenever something in it changed, before the
+    /// call that changed it returns.
+    fn on_change(&self, listener: Box<dyn Fn(&Scope) + Send + Sync>);
+}
+
+/// The record of every attempt.
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    /// Keeps `attempt`. Returns at once: what cannot be kept is counted as dropped.
+    fn append(&self, attempt: Attempt);
+
+    /// Attempts, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn attempts(&self, query: &AttemptQuery) -> Result<Vec<(u64, Attempt)>, StoreError>;
+}
+
+/// Which attempts; what is absent does not restrict.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptQuery {
+    /// Of this tenant's events.
+    pub tenant: Option<TenantId>,
+    /// For this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Of this event.
+    pub event: Option<EventId>,
+    /// Of this delivery.
+    pub delivery: Option<DeliveryId>,
+    /// Delivered (`true`) or failed.
+    pub delivered: Option<bool>,
+    /// Begun at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Before this position: the last of the page before.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Deliveries that were given up.
+#[async_trait]
+pub trait DeadLetterQueue: Send + Sync {
+    /// The oldest that match. Reading changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// Sends those that match again; says how many. None is lost if it stops half way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn redrive(&self, query: &DeadLetterQuery, now: UnixMillis) -> Result<u64, StoreError>;
+
+    /// How many match, up to the query's limit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn count(&self, query: &DeadLetterQuery) -> Result<u64, StoreError>;
+
+    /// Discards one; says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn discard(&self, id: &DeliveryId) -> Result<bool, StoreError>;
+}
+
+/// Which dead letters; what is absent does not restrict.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterQuery {
+    /// Of this tenant's events.
+    pub tenant: Option<TenantId>,
+    /// For this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Given up for this reason.
+    pub reason: Option<DeadReason>,
+    /// Given up at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Given up before this time.
+    pub until: Option<UnixMillis>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Messages that were not understood.
+#[async_trait]
+pub trait QuarantineQueue: Send + Sync {
+    /// The oldest `limit`, each with its id. Reading changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list(&self, limit: usize) -> Result<Vec<(String, Quarantined)>, StoreError>;
+
+    /// Has one taken again as an event; says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn requeue(&self, id: &str) -> Result<bool, StoreError>;
+}
+
+/// A request ready to be sent.
+#[derive(Clone, Debug)]
+pub struct WebhookRequest {
+    /// Where to.
+    pub url: Url,
+    /// All headers but those of the connection, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// How long the whole attempt may take.
+    pub timeout: Duration,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The answer, or why there is none.
+    pub result: Result<Response, Failure>,
+    /// A sentence on what went wrong; empty when an answer came.
+    pub detail: String,
+    /// How long its parts took.
+    pub timing: Timing,
+}
+
+/// The network.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Sends `request` as an HTTP POST and waits for what comes of it, no longer than its
+    /// timeout. Never follows a redirect, never connects to a denied address.
+    async fn send(&self, request: WebhookRequest) -> Exchange;
+}
+
+/// How the backend is.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Whether everything needed for delivering works; else what does not.
+    ///
+    /// # Errors
+    /// A sentence on what does not work.
+    async fn ready(&self) -> Result<(), String>;
+
+    /// Messages in each queue, by the queue's name without prefix.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn queue_sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
+
+    /// Makes durable what was accepted without waiting (acks, audit) before the end.
+    async fn flush(&self);
+}
