@@ -3,4 +3,6 @@
 
 pub mod codec;
 pub mod domain;
+pub mod pipeline;
 pub mod ports;
+pub mod telemetry;

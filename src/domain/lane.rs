@@ -186,6 +186,12 @@ impl<W> Lane<W> {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// Empties the lane.
+    pub fn take_held(&mut self) -> Vec<W> {
+        let returning = std::mem::take(&mut self.returning);
+        self.fresh.drain(..).chain(returning).collect()
+    }
+
     /// Requests at this moment.
     pub fn in_flight(&self) -> u32 {
         self.in_flight

@@ -1,0 +1,264 @@
+//! The pipeline: intake → plan → admit → send → decide → settle → record, one file a stage.
+//!
+//! ```text
+//!            ┌──────────────────────────── one process ─────────────────────────────┐
+//! events  →  intake → plan ──────→ admit → send → decide → settle → (message acked)  │
+//!            │ decode   match      rate    sign    outcome   durable: done,          │
+//!            │ dedup    render     window  POST    → action  retry or dead letter    │
+//! due     →  intake ─────────────→ admit …                   record: audit, metrics  │
+//! deliveries └──────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! First attempts are made straight from the event; only what cannot be delivered now
+//! becomes a durable delivery of its own. *Invariant: an event is acknowledged last.*
+
+pub mod admit;
+pub mod directory;
+pub mod intake;
+pub mod plan;
+pub mod record;
+pub mod send;
+pub mod settle;
+pub mod settlement;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use admit::{Admission, Admit, Granted, Permit};
+use directory::{Directory, Endpoint, EndpointDefaults};
+use settlement::Ticket;
+
+use crate::domain::delivery::{DeadReason, Delivery};
+use crate::domain::lane::{DeferReason, Freshness};
+use crate::domain::subscription::Scope;
+use crate::ports::Ports;
+use crate::telemetry::Telemetry;
+
+/// How the pipeline runs.
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// Events, and due deliveries, in flight at most: `intake.prefetch`.
+    pub prefetch: usize,
+    /// Largest event, in bytes: `intake.max_event_bytes`.
+    pub event_bytes_max: usize,
+    /// Deliveries planned from one message at most: `plan.chunk`.
+    pub chunk: usize,
+    /// Requests at once: `delivery.max_in_flight`.
+    pub in_flight_max: usize,
+    /// What holds for subscriptions that do not say otherwise.
+    pub endpoint: EndpointDefaults,
+    /// Whether events are remembered: `dedup.window` is not zero.
+    pub dedup: bool,
+}
+
+/// What every stage needs.
+pub struct Context {
+    /// The ways to the outside.
+    pub ports: Ports,
+    /// How to run.
+    pub settings: PipelineSettings,
+    /// Where to tell what happens.
+    pub telemetry: Telemetry,
+    /// The endpoints.
+    pub directory: Directory,
+}
+
+/// A delivery on its way through the process.
+#[derive(Debug)]
+pub struct Work {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its part in the settlement of its message.
+    pub ticket: Ticket,
+}
+
+/// The running pipeline.
+#[derive(Clone)]
+pub struct Pipeline {
+    context: Arc<Context>,
+    admit: Admit<Work>,
+    intake: Arc<intake::InFlight>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Pipeline {
+    /// Starts taking events and due deliveries.
+    pub fn start(ports: Ports, settings: PipelineSettings, telemetry: Telemetry) -> Self {
+        let (admit, granted) = Admit::new(settings.in_flight_max);
+        let store = Arc::clone(&ports.subscriptions);
+        let directory = Directory::new(store, settings.endpoint.clone(), telemetry.clone());
+        let context = Context {
+            ports,
+            settings,
+            telemetry,
+            directory,
+        };
+        let (intake, again) = intake::InFlight::new();
+        let pipeline = Self {
+            context: Arc::new(context),
+            admit,
+            intake: Arc::new(intake),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        pipeline.spawn_loops(granted, again);
+        pipeline
+    }
+
+    fn spawn_loops(
+        &self,
+        granted: mpsc::UnboundedReceiver<Granted<Work>>,
+        again: mpsc::UnboundedReceiver<intake::Waiting>,
+    ) {
+        let timers = self.admit.clone();
+        self.tasks.spawn(async move { timers.run_timers().await });
+        let dispatcher = self.clone();
+        tokio::spawn(async move { dispatcher.dispatch_granted(granted).await });
+        let events = self.clone();
+        self.tasks
+            .spawn(async move { intake::take_events(events).await });
+        let waiting = self.clone();
+        self.tasks
+            .spawn(async move { intake::take_again(waiting, again).await });
+        let deliveries = self.clone();
+        self.tasks
+            .spawn(async move { intake::take_deliveries(deliveries).await });
+    }
+
+    /// The parts that other doors (the API's Test action) use too.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Stops taking, lets requests end for at most `grace`, and makes all durable.
+    ///
+    /// What waits in memory goes back to its queue. Says whether all requests ended.
+    pub async fn drain(&self, grace: Duration) -> bool {
+        self.stop.cancel();
+        // Dropping what waits requeues its messages.
+        drop(self.admit.close());
+        self.intake.forget_waiting();
+        self.tasks.close();
+        let ended = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        self.context.ports.backend.flush().await;
+        ended
+    }
+
+    /// Sets the gauges that are read rather than counted.
+    pub fn observe(&self) {
+        let metrics = self.context.telemetry.metrics();
+        let counts = self.admit.counts();
+        let gauge = |stage: &str, value: usize| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            metrics.in_flight.with_label_values(&[stage]).set(value);
+        };
+        gauge("requests", counts.in_flight);
+        gauge("held", counts.held);
+        gauge("events", self.intake.events());
+        gauge("deliveries", self.intake.deliveries());
+        let state = |state: &str, value: usize| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            metrics.endpoints.with_label_values(&[state]).set(value);
+        };
+        state("healthy", counts.healthy);
+        state("throttled", counts.throttled);
+        state("paused", counts.paused);
+        let cached = self.context.directory.cached();
+        let cached = i64::try_from(cached).unwrap_or(i64::MAX);
+        metrics.subscriptions_cached.set(cached);
+        let oldest = self.intake.oldest_age(self.context.ports.clock.now());
+        metrics.oldest_unsettled.set(oldest.as_secs_f64());
+    }
+
+    /// Brings a delivery to its lane, and on from there.
+    fn offer(&self, work: Work, endpoint: &Arc<Endpoint>, freshness: Freshness) {
+        let id = &endpoint.subscription.id;
+        match self.admit.offer(id, endpoint.limits, work, freshness) {
+            Admission::Now(work, permit) => self.spawn_attempt(work, permit),
+            Admission::Queued => {}
+            Admission::Defer {
+                work,
+                after,
+                reason,
+            } => self.spawn_deferral(work, after, reason),
+            // The end has begun: the message comes again.
+            Admission::Refuse(work) => drop(work),
+        }
+    }
+
+    async fn dispatch_granted(self, mut granted: mpsc::UnboundedReceiver<Granted<Work>>) {
+        loop {
+            let next = tokio::select! {
+                next = granted.recv() => next,
+                () = self.stop.cancelled() => None,
+            };
+            match next {
+                Some(Granted::Start(work, permit)) => self.spawn_attempt(work, permit),
+                Some(Granted::Defer {
+                    work,
+                    after,
+                    reason,
+                }) => self.spawn_deferral(work, after, reason),
+                None => return,
+            }
+        }
+    }
+
+    fn spawn_attempt(&self, work: Work, permit: Permit<Work>) {
+        let context = Arc::clone(&self.context);
+        self.tasks
+            .spawn(async move { attempt(&context, work, permit).await });
+    }
+
+    fn spawn_deferral(&self, work: Work, after: Duration, reason: DeferReason) {
+        let context = Arc::clone(&self.context);
+        self.tasks
+            .spawn(async move { settle::defer(&context, work, after, reason).await });
+    }
+}
+
+/// One attempt, from the permit to the settled ticket.
+async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
+    let Work { delivery, ticket } = work;
+    let endpoint = match current_endpoint(context, &delivery).await {
+        Ok(endpoint) => endpoint,
+        Err(reason) => {
+            drop(permit);
+            return settle::dead(context, delivery, reason, ticket).await;
+        }
+    };
+    let sent = send::send(context, &endpoint, &delivery, false).await;
+    let now = context.ports.clock.now();
+    permit.report(sent.pause_until.map(|until| until.since(now)));
+    drop(permit);
+    let chance = context.ports.chance.fraction();
+    let action =
+        crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
+    let began = sent.began;
+    let last = sent.last();
+    record::record(context, &delivery, sent, Some(action));
+    settle::settle(context, delivery, action, began, last, ticket).await;
+}
+
+/// The endpoint as it is now, or why the delivery ends here.
+async fn current_endpoint(
+    context: &Context,
+    delivery: &Delivery,
+) -> Result<Arc<Endpoint>, DeadReason> {
+    let scope = Scope::One(delivery.event.tenant.clone());
+    let found = settle::patiently(context, "load subscription", || {
+        context.directory.endpoint(&scope, &delivery.subscription)
+    });
+    match found.await {
+        None => Err(DeadReason::SubscriptionDeleted),
+        Some(endpoint) if endpoint.subscription.disabled_reason.is_some() => {
+            Err(DeadReason::SubscriptionDisabled)
+        }
+        Some(endpoint) => Ok(endpoint),
+    }
+}

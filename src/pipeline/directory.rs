@@ -1,0 +1,241 @@
+//! The directory of endpoints: subscriptions compiled for matching and signing.
+//!
+//! Loaded scope by scope on demand from the store, bounded in memory, dropped on change.
+//! A store that does not answer is an error here, never an empty scope.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::admit::EndpointLimits;
+use crate::domain::id::SubscriptionId;
+use crate::domain::pattern::{EventView, Matcher};
+use crate::domain::retry::{Exponential, RetryPolicy};
+use crate::domain::signature::SigningKeys;
+use crate::domain::subscription::{RateLimit, Scope, Subscription};
+use crate::ports::{StoreError, StoredSubscription, SubscriptionStore};
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::CacheRequest;
+
+/// Most subscriptions kept compiled.
+const CACHED_MAX: u64 = 200_000;
+/// How many scopes may load at the same time.
+const LOADERS: usize = 16;
+
+/// What holds for subscriptions that do not say otherwise.
+#[derive(Clone, Debug)]
+pub struct EndpointDefaults {
+    /// `delivery.rate_limit`; `None` for no limit.
+    pub rate: Option<RateLimit>,
+    /// `delivery.endpoint_max_in_flight`
+    pub in_flight_max: u32,
+    /// The installation's retry policy, which may be an explicit list.
+    pub retry: RetryPolicy,
+    /// `[retry]`, which a subscription's own settings change.
+    pub exponential: Exponential,
+    /// `retry.jitter`
+    pub jitter: f64,
+}
+
+/// A subscription ready to be sent to.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// Its keys, prepared.
+    pub keys: SigningKeys,
+    /// Its retry policy.
+    pub retry: RetryPolicy,
+    /// Its bounds.
+    pub limits: EndpointLimits,
+}
+
+/// All endpoints of one scope, by id, with their patterns compiled together.
+#[derive(Debug)]
+pub struct CompiledScope {
+    endpoints: Vec<Arc<Endpoint>>,
+    matcher: Matcher,
+}
+
+/// The endpoints of every scope.
+pub struct Directory {
+    inner: Arc<Inner>,
+    store: Arc<dyn SubscriptionStore>,
+    defaults: EndpointDefaults,
+    telemetry: Telemetry,
+    loaders: Vec<tokio::sync::Mutex<()>>,
+}
+
+struct Inner {
+    scopes: Cache<Scope, Arc<CompiledScope>>,
+    /// Grows with every change, so that what was loaded before one is not kept after it.
+    changes: AtomicU64,
+    /// Held while the cache is written because of a load or a change.
+    writing: Mutex<()>,
+}
+
+impl Directory {
+    /// An empty directory over `store`.
+    pub fn new(
+        store: Arc<dyn SubscriptionStore>,
+        defaults: EndpointDefaults,
+        telemetry: Telemetry,
+    ) -> Self {
+        let weigh = |_: &Scope, scope: &Arc<CompiledScope>| {
+            u32::try_from(scope.endpoints.len() + 1).unwrap_or(u32::MAX)
+        };
+        let inner = Arc::new(Inner {
+            scopes: Cache::builder()
+                .weigher(weigh)
+                .max_capacity(CACHED_MAX)
+                .build(),
+            changes: AtomicU64::new(0),
+            writing: Mutex::new(()),
+        });
+        let listener = Arc::clone(&inner);
+        store.on_change(Box::new(move |scope| listener.changed(scope)));
+        Self {
+            inner,
+            store,
+            defaults,
+            telemetry,
+            loaders: (0..LOADERS).map(|_| tokio::sync::Mutex::new(())).collect(),
+        }
+    }
+
+    /// The endpoints of `scope`, as of this call or later.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they are not in memory and the store does not answer.
+    pub async fn scope(&self, scope: &Scope) -> Result<Arc<CompiledScope>, StoreError> {
+        if let Some(compiled) = self.inner.scopes.get(scope) {
+            self.telemetry.emit(CacheRequest::Hit);
+            return Ok(compiled);
+        }
+        let _turn = self.loaders[loader_of(scope)].lock().await;
+        if let Some(compiled) = self.inner.scopes.get(scope) {
+            self.telemetry.emit(CacheRequest::Hit);
+            return Ok(compiled);
+        }
+        let changes = self.inner.changes.load(Ordering::Acquire);
+        let loaded = self.store.of_scope(scope).await;
+        let stored = loaded.inspect_err(|_| self.telemetry.emit(CacheRequest::Error))?;
+        self.telemetry.emit(CacheRequest::Miss);
+        let compiled = Arc::new(self.compile(stored));
+        self.inner.keep(scope, &compiled, changes);
+        Ok(compiled)
+    }
+
+    /// The endpoint `id`, in `tenant`'s scope or in that of every tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not in memory and the store does not answer.
+    pub async fn endpoint(
+        &self,
+        tenant: &Scope,
+        id: &SubscriptionId,
+    ) -> Result<Option<Arc<Endpoint>>, StoreError> {
+        if let Some(endpoint) = self.scope(tenant).await?.get(id) {
+            return Ok(Some(endpoint));
+        }
+        Ok(self.scope(&Scope::Every).await?.get(id))
+    }
+
+    /// Subscriptions kept compiled.
+    pub fn cached(&self) -> u64 {
+        self.inner.scopes.run_pending_tasks();
+        let scopes = self.inner.scopes.iter();
+        scopes.map(|(_, scope)| scope.endpoints.len() as u64).sum()
+    }
+
+    fn compile(&self, mut stored: Vec<StoredSubscription>) -> CompiledScope {
+        stored.sort_by(|a, b| a.subscription.id.cmp(&b.subscription.id));
+        let endpoints: Vec<_> = stored
+            .into_iter()
+            .map(|stored| Arc::new(self.prepare(stored)))
+            .collect();
+        let wanting = (0u32..)
+            .zip(&endpoints)
+            .filter(|(_, endpoint)| endpoint.subscription.disabled_reason.is_none())
+            .map(|(index, endpoint)| {
+                let spec = &endpoint.subscription.spec;
+                let pattern = spec.filter.as_ref().map(|filter| Arc::clone(&filter.pattern));
+                (index, spec.event_types.as_slice(), pattern)
+            });
+        let matcher = Matcher::build(wanting);
+        CompiledScope { endpoints, matcher }
+    }
+
+    fn prepare(&self, stored: StoredSubscription) -> Endpoint {
+        let spec = &stored.subscription.spec;
+        // Settings that were accepted once and are out of range now fall back.
+        let retry = match &spec.retry {
+            None => self.defaults.retry.clone(),
+            Some(changes) => {
+                let merged = self.defaults.exponential.with(changes);
+                RetryPolicy::exponential(merged, self.defaults.jitter)
+                    .unwrap_or_else(|_| self.defaults.retry.clone())
+            }
+        };
+        Endpoint {
+            keys: SigningKeys::new(&stored.secrets, spec.signing),
+            retry,
+            limits: EndpointLimits {
+                in_flight_max: self.defaults.in_flight_max,
+                rate: spec.rate_limit.or(self.defaults.rate),
+            },
+            subscription: stored.subscription,
+        }
+    }
+}
+
+impl Inner {
+    fn changed(&self, scope: &Scope) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.scopes.invalidate(scope);
+    }
+
+    /// Keeps what was loaded, unless something changed since the load began.
+    fn keep(&self, scope: &Scope, compiled: &Arc<CompiledScope>, changes: u64) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.changes.load(Ordering::Acquire) == changes {
+            self.scopes.insert(scope.clone(), Arc::clone(compiled));
+        }
+    }
+}
+
+impl CompiledScope {
+    /// Pushes the endpoints that want the event, by id.
+    pub fn matching(&self, event: &EventView<'_>, out: &mut Vec<Arc<Endpoint>>) {
+        let mut indexes = Vec::new();
+        self.matcher.matching(event, &mut indexes);
+        out.extend(indexes.iter().map(|i| Arc::clone(&self.endpoints[*i as usize])));
+    }
+
+    fn get(&self, id: &SubscriptionId) -> Option<Arc<Endpoint>> {
+        let found = self
+            .endpoints
+            .binary_search_by(|endpoint| endpoint.subscription.id.cmp(id));
+        found.ok().map(|i| Arc::clone(&self.endpoints[i]))
+    }
+}
+
+/// How long to wait before a store is asked again: growing, without end.
+pub fn patience() -> backon::ExponentialBuilder {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+}
+
+fn loader_of(scope: &Scope) -> usize {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    scope.hash(&mut hasher);
+    // The remainder is below LOADERS.
+    (hasher.finish() % LOADERS as u64) as usize
+}

@@ -1,0 +1,374 @@
+//! Intake: takes events and due deliveries from their queues and decodes them.
+//!
+//! What cannot be understood goes to quarantine with its bytes and a reason, and never
+//! blocks what is behind it. Of two messages with the same event, the second waits until
+//! the first is settled; then the ledger knows what is left to do.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::directory::CompiledScope;
+use super::plan::{Plan, plan};
+use super::settle::{self, patiently, put};
+use super::settlement::Ticket;
+use super::{Context, Pipeline, Work};
+use crate::codec;
+use crate::domain::delivery::EventFacts;
+use crate::domain::event::{Event, EventFault, FaultReason};
+use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::lane::Freshness;
+use crate::domain::subscription::Scope;
+use crate::domain::timestamp::UnixMillis;
+use crate::ports::{EventMessage, Parcel, Quarantined, StoreError, Taken};
+use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
+
+/// Most messages taken at once.
+const BATCH: usize = 256;
+
+/// A message that waits for another with the same event to settle.
+pub struct Waiting {
+    taken: Taken<EventMessage>,
+    slot: OwnedSemaphorePermit,
+}
+
+/// What identifies a chunk of an event: the event, and where the chunk begins.
+type ChunkKey = (EventKey, Option<SubscriptionId>);
+
+/// The events in flight in this process.
+pub struct InFlight {
+    claims: Mutex<HashMap<ChunkKey, Claim>>,
+    deliveries: AtomicUsize,
+    again: mpsc::UnboundedSender<Waiting>,
+}
+
+struct Claim {
+    taken_at: UnixMillis,
+    waiting: Vec<Waiting>,
+}
+
+impl InFlight {
+    /// Nothing in flight, and the channel on which messages come whose wait is over.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Waiting>) {
+        let (again, receiver) = mpsc::unbounded_channel();
+        let in_flight = Self {
+            claims: Mutex::default(),
+            deliveries: AtomicUsize::new(0),
+            again,
+        };
+        (in_flight, receiver)
+    }
+
+    /// Events that are taken and not settled.
+    pub fn events(&self) -> usize {
+        self.claims().len()
+    }
+
+    /// Due deliveries that are taken and not settled.
+    pub fn deliveries(&self) -> usize {
+        self.deliveries.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the oldest event in flight was taken.
+    pub fn oldest_age(&self, now: UnixMillis) -> Duration {
+        let oldest = self.claims().values().map(|claim| claim.taken_at).min();
+        oldest.map_or(Duration::ZERO, |at| now.since(at))
+    }
+
+    /// Gives back all messages that wait for another.
+    pub fn forget_waiting(&self) {
+        let waiting: Vec<Waiting> = {
+            let mut claims = self.claims();
+            let each = claims.values_mut();
+            each.flat_map(|claim| std::mem::take(&mut claim.waiting))
+                .collect()
+        };
+        drop(waiting);
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims the chunk for the caller, or has the message wait for who has it.
+    fn claim(&self, key: &ChunkKey, waiting: Waiting, now: UnixMillis) -> Option<Waiting> {
+        let mut claims = self.claims();
+        if let Some(claim) = claims.get_mut(key) {
+            claim.waiting.push(waiting);
+            return None;
+        }
+        let claim = Claim {
+            taken_at: now,
+            waiting: Vec::new(),
+        };
+        claims.insert(key.clone(), claim);
+        Some(waiting)
+    }
+
+    fn release(&self, key: &ChunkKey) {
+        let released = self.claims().remove(key);
+        for waiting in released.into_iter().flat_map(|claim| claim.waiting) {
+            // After the end nobody takes it: dropped, it is requeued.
+            let _ = self.again.send(waiting);
+        }
+    }
+}
+
+/// Takes events until the pipeline stops.
+pub async fn take_events(pipeline: Pipeline) {
+    let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
+    let take = async {
+        loop {
+            let batch = take_batch(&pipeline, &slots).await;
+            take_in(&pipeline, batch).await;
+        }
+    };
+    until_stopped(&pipeline, take).await;
+}
+
+/// Takes in the messages whose wait for another is over, until the pipeline stops.
+pub async fn take_again(pipeline: Pipeline, mut again: mpsc::UnboundedReceiver<Waiting>) {
+    let take = async {
+        while let Some(waiting) = again.recv().await {
+            take_in(&pipeline, vec![waiting]).await;
+        }
+    };
+    until_stopped(&pipeline, take).await;
+}
+
+/// What is dropped half way comes again: its tickets and receipts are dropped with it.
+async fn until_stopped(pipeline: &Pipeline, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = pipeline.stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// The next messages, each with its slot of the prefetch.
+async fn take_batch(pipeline: &Pipeline, slots: &Arc<Semaphore>) -> Vec<Waiting> {
+    let context = &pipeline.context;
+    let taken = take_some(context, slots, "take events", |max| {
+        context.ports.inbox.events(max)
+    });
+    let pair = |(taken, slot)| Waiting { taken, slot };
+    taken.await.into_iter().map(pair).collect()
+}
+
+/// Waits for room, then takes at most as many messages as there is room for.
+async fn take_some<M, F: Future<Output = Result<Vec<Taken<M>>, StoreError>>>(
+    context: &Context,
+    slots: &Arc<Semaphore>,
+    action: &'static str,
+    take: impl Fn(usize) -> F,
+) -> Vec<(Taken<M>, OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let Ok(first) = Arc::clone(slots).acquire_owned().await else {
+        return Vec::new();
+    };
+    let room = 1 + slots.available_permits().min(BATCH - 1);
+    let taken = patiently(context, action, || take(room)).await;
+    let mut slot = Some(first);
+    let mut with_slots = Vec::with_capacity(taken.len());
+    for message in taken {
+        let free = slot
+            .take()
+            .or_else(|| Arc::clone(slots).try_acquire_owned().ok());
+        // Only this task takes slots, so there are as many as it saw; else it requeues.
+        if let Some(free) = free {
+            with_slots.push((message, free));
+        }
+    }
+    with_slots
+}
+
+/// Decodes, deduplicates, plans and offers a batch.
+async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
+    let context = &pipeline.context;
+    let mut claimed = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        let message = &waiting.taken.message;
+        let bytes_max = context.settings.event_bytes_max;
+        let decoded =
+            codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
+        match decoded {
+            Err(fault) => quarantine(context, waiting.taken, fault).await,
+            Ok(event) => {
+                let key = (event.key(), message.resume_after.clone());
+                let now = context.ports.clock.now();
+                if let Some(waiting) = pipeline.intake.claim(&key, waiting, now) {
+                    claimed.push((event, key, waiting));
+                }
+            }
+        }
+    }
+    // Claims are released by their tickets, also when this future is dropped half way.
+    let tickets: Vec<_> = claimed
+        .into_iter()
+        .map(|(event, key, waiting)| {
+            let Waiting { taken, slot } = waiting;
+            let in_flight = Arc::clone(&pipeline.intake);
+            let released = key.clone();
+            let ticket = Ticket::open(taken.receipt, move |_| {
+                drop(slot);
+                in_flight.release(&released);
+            });
+            (event, key, taken.message, ticket)
+        })
+        .collect();
+    let keys: Vec<EventKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
+    let settled = settled(context, &keys).await;
+    for ((event, _, message, ticket), settled) in tickets.into_iter().zip(settled) {
+        plan_and_offer(pipeline, event, message, &settled, ticket).await;
+    }
+}
+
+/// What the ledger remembers of each event; nothing when it cannot be read.
+async fn settled(context: &Context, keys: &[EventKey]) -> Vec<Vec<SubscriptionId>> {
+    if !context.settings.dedup || keys.is_empty() {
+        return vec![Vec::new(); keys.len()];
+    }
+    match context.ports.ledger.settled(keys).await {
+        Ok(settled) if settled.len() == keys.len() => settled,
+        Ok(_) => vec![Vec::new(); keys.len()],
+        Err(error) => {
+            let (action, error) = ("read ledger", &error);
+            context.telemetry.emit(StoreTrouble { action, error });
+            vec![Vec::new(); keys.len()]
+        }
+    }
+}
+
+async fn plan_and_offer(
+    pipeline: &Pipeline,
+    event: Event,
+    message: EventMessage,
+    settled: &[SubscriptionId],
+    ticket: Ticket,
+) {
+    let context = &pipeline.context;
+    let now = context.ports.clock.now();
+    let scopes = scopes_of(context, &event).await;
+    let facts = Arc::new(EventFacts {
+        id: event.id.clone(),
+        kind: event.kind.clone(),
+        tenant: event.tenant.clone(),
+        taken_at: now,
+        traceparent: message.traceparent.as_deref().map(Into::into),
+    });
+    let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
+    let planned = plan(&event, &facts, &scopes, after, settled, chunk);
+    report(context, &event, &planned, now, after.is_some());
+    if let Some(after) = planned.continue_after {
+        let rest = EventMessage {
+            resume_after: Some(after),
+            ..message
+        };
+        put(context, "put continuation", Parcel::Event(rest)).await;
+    }
+    for (delivery, endpoint) in planned.deliveries {
+        let work = Work {
+            delivery,
+            ticket: ticket.another(),
+        };
+        pipeline.offer(work, &endpoint, Freshness::Fresh);
+    }
+    ticket.settle();
+}
+
+async fn scopes_of(context: &Context, event: &Event) -> [Arc<CompiledScope>; 2] {
+    let own = Scope::One(event.tenant.clone());
+    let load = |scope| patiently(context, "load subscriptions", move || context.directory.scope(scope));
+    [load(&own).await, load(&Scope::Every).await]
+}
+
+/// Continuations are the same event: they are not counted again.
+fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, continues: bool) {
+    if continues {
+        return;
+    }
+    let deliveries = plan.deliveries.len();
+    let result = match (deliveries, plan.settled) {
+        (0, 0) if plan.continue_after.is_none() => EventResult::Unmatched,
+        (0, 1..) if plan.continue_after.is_none() => EventResult::Duplicate,
+        _ => EventResult::Accepted,
+    };
+    context.telemetry.emit(EventPlanned {
+        event,
+        result,
+        deliveries,
+        age: now.since(event.timestamp.at()),
+    });
+}
+
+/// Puts aside what was not understood; then it is done with.
+async fn quarantine(context: &Context, taken: Taken<EventMessage>, fault: EventFault) {
+    context.telemetry.emit(MessageQuarantined { fault: &fault });
+    let parcel = Parcel::Quarantine(Quarantined {
+        message: taken.message,
+        fault,
+        at: context.ports.clock.now(),
+    });
+    put(context, "put into quarantine", parcel).await;
+    taken.receipt.ack();
+}
+
+/// Takes due deliveries until the pipeline stops.
+pub async fn take_deliveries(pipeline: Pipeline) {
+    let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
+    let take = async {
+        loop {
+            for (message, slot) in take_due(&pipeline, &slots).await {
+                bring_back(&pipeline, message, slot).await;
+            }
+        }
+    };
+    until_stopped(&pipeline, take).await;
+}
+
+async fn take_due(
+    pipeline: &Pipeline,
+    slots: &Arc<Semaphore>,
+) -> Vec<(Taken<Bytes>, OwnedSemaphorePermit)> {
+    let context = &pipeline.context;
+    take_some(context, slots, "take deliveries", |max| {
+        context.ports.inbox.deliveries(max)
+    })
+    .await
+}
+
+/// Brings one due delivery to its lane.
+async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePermit) {
+    let context = &pipeline.context;
+    let delivery = match codec::delivery::decode(&taken.message) {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            let message = EventMessage {
+                body: taken.message,
+                content_type: Some("application/x-protobuf".to_owned()),
+                ..EventMessage::default()
+            };
+            let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
+            let receipt = taken.receipt;
+            return quarantine(context, Taken { message, receipt }, fault).await;
+        }
+    };
+    let in_flight = Arc::clone(&pipeline.intake);
+    in_flight.deliveries.fetch_add(1, Ordering::Relaxed);
+    let ticket = Ticket::open(taken.receipt, move |_| {
+        drop(slot);
+        in_flight.deliveries.fetch_sub(1, Ordering::Relaxed);
+    });
+    match super::current_endpoint(context, &delivery).await {
+        Ok(endpoint) => {
+            let work = Work { delivery, ticket };
+            pipeline.offer(work, &endpoint, Freshness::Returning);
+        }
+        Err(reason) => settle::dead(context, delivery, reason, ticket).await,
+    }
+}

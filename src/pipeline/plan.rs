@@ -1,0 +1,112 @@
+//! Plan: which deliveries an event leads to, each with its body rendered.
+//!
+//! Matches the event against its tenant's subscriptions and those for every tenant,
+//! cuts big fan-outs into chunks, leaves out what the ledger says is settled, and
+//! renders each distinct body once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::directory::{CompiledScope, Endpoint};
+use crate::domain::delivery::{Delivery, EventFacts};
+use crate::domain::event::Event;
+use crate::domain::id::SubscriptionId;
+use crate::domain::pattern::Selection;
+use crate::domain::payload::{self, Payload};
+use crate::domain::subscription::Format;
+
+/// What an event leads to.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Deliveries to make, with their endpoints, by subscription id.
+    pub deliveries: Vec<(Delivery, Arc<Endpoint>)>,
+    /// How many were left out because they are settled.
+    pub settled: usize,
+    /// The subscription after which another message goes on, when there are more.
+    pub continue_after: Option<SubscriptionId>,
+}
+
+/// Plans `event`: `scopes` are its tenant's and every tenant's endpoints, `resume_after`
+/// where an earlier chunk ended, `settled` what the ledger remembers.
+pub fn plan(
+    event: &Event,
+    facts: &Arc<EventFacts>,
+    scopes: &[Arc<CompiledScope>],
+    resume_after: Option<&SubscriptionId>,
+    settled: &[SubscriptionId],
+    chunk: usize,
+) -> Plan {
+    let mut endpoints = matching(event, scopes, resume_after);
+    let mut plan = Plan::default();
+    if endpoints.len() > chunk {
+        endpoints.truncate(chunk);
+        plan.continue_after = endpoints.last().map(|last| last.subscription.id.clone());
+    }
+    let settled: HashSet<&SubscriptionId> = settled.iter().collect();
+    let mut bodies = Bodies::default();
+    for endpoint in endpoints {
+        let id = &endpoint.subscription.id;
+        let Some(selection) = select(event, &endpoint) else {
+            continue;
+        };
+        if settled.contains(id) {
+            plan.settled += 1;
+            continue;
+        }
+        let Payload { body, has_more } = bodies.render(event, &endpoint, selection);
+        let delivery = Delivery::new(Arc::clone(facts), id.clone(), body, has_more);
+        plan.deliveries.push((delivery, endpoint));
+    }
+    plan
+}
+
+/// The endpoints that want the event, by id, after `resume_after`.
+fn matching(
+    event: &Event,
+    scopes: &[Arc<CompiledScope>],
+    resume_after: Option<&SubscriptionId>,
+) -> Vec<Arc<Endpoint>> {
+    let view = event.view();
+    let mut endpoints = Vec::new();
+    for scope in scopes {
+        scope.matching(&view, &mut endpoints);
+    }
+    if let Some(after) = resume_after {
+        endpoints.retain(|endpoint| endpoint.subscription.id > *after);
+    }
+    endpoints.sort_by(|a, b| a.subscription.id.cmp(&b.subscription.id));
+    endpoints
+}
+
+/// What of the event goes to the endpoint; `None` when nothing does.
+fn select(event: &Event, endpoint: &Endpoint) -> Option<Selection> {
+    match &endpoint.subscription.spec.filter {
+        Some(filter) if event.has_selectable_alerts() => {
+            match filter.pattern.select_alerts(&event.view()) {
+                Selection::Some(alerts) if alerts.is_empty() => None,
+                selection => Some(selection),
+            }
+        }
+        _ => Some(Selection::All),
+    }
+}
+
+/// The distinct bodies of one event.
+#[derive(Default)]
+struct Bodies {
+    standard: HashMap<Selection, Payload>,
+}
+
+impl Bodies {
+    fn render(&mut self, event: &Event, endpoint: &Endpoint, selection: Selection) -> Payload {
+        let subscription = &endpoint.subscription;
+        match subscription.spec.format {
+            Format::Leicbit => payload::leicbit(event, &subscription.id),
+            Format::Standard => self
+                .standard
+                .entry(selection)
+                .or_insert_with_key(|selection| payload::standard(event, selection))
+                .clone(),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Record: what was done, for the audit log, the metrics and the log.
+//!
+//! Never slows a delivery: the audit log takes the attempt at once or counts it as lost.
+
+use super::Context;
+use super::send::Sent;
+use crate::domain::attempt::{Attempt, NextAction};
+use crate::domain::decide::Action;
+use crate::domain::delivery::Delivery;
+use crate::domain::outcome::Reason;
+use crate::telemetry::events::AttemptFinished;
+
+/// Records the attempt that was sent and what follows; a test is followed by nothing.
+pub fn record(
+    context: &Context,
+    delivery: &Delivery,
+    sent: Sent,
+    action: Option<Action>,
+) -> Attempt {
+    let reason = sent.reason();
+    let (next_action, next_at) = match action {
+        Some(Action::Retry { at, .. }) => (NextAction::Retry, Some(at)),
+        Some(Action::Dead { .. }) => (NextAction::DeadLetter, None),
+        Some(Action::Delivered) | None => (NextAction::None, None),
+    };
+    let detail = detail(&sent, reason);
+    let attempt = Attempt {
+        delivery: delivery.id.clone(),
+        number: delivery.attempts + 1,
+        subscription: delivery.subscription.clone(),
+        tenant: delivery.event.tenant.clone(),
+        event: delivery.event.id.clone(),
+        kind: delivery.event.kind.clone(),
+        at: sent.began,
+        request: sent.request,
+        response: sent.exchange.result.ok(),
+        reason,
+        detail,
+        timing: sent.exchange.timing,
+        next_action,
+        next_at,
+        test: sent.test,
+    };
+    let finished = AttemptFinished { attempt: &attempt };
+    context.telemetry.emit(finished);
+    context.ports.audit.append(attempt.clone());
+    attempt
+}
+
+/// What the transport said, or else what the reason means.
+fn detail(sent: &Sent, reason: Option<Reason>) -> String {
+    match reason {
+        None => String::new(),
+        Some(_) if !sent.exchange.detail.is_empty() => sent.exchange.detail.clone(),
+        Some(reason) => reason.sentence().to_owned(),
+    }
+}

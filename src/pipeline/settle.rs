@@ -1,0 +1,143 @@
+//! Settle: makes durable what follows, then settles the delivery's ticket.
+//!
+//! The one place where an [`Action`] is carried out. *Invariant: no ticket is settled
+//! before what it stands for is durable.* A store that is unavailable is asked again,
+//! with growing patience, for as long as it takes.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::Retryable as _;
+
+use super::directory::patience;
+use super::settlement::Ticket;
+use super::{Context, Work};
+use crate::domain::decide::Action;
+use crate::domain::delivery::{DeadLetter, DeadReason, Delivery, LastAttempt};
+use crate::domain::lane::DeferReason;
+use crate::domain::subscription::DisabledReason;
+use crate::domain::timestamp::UnixMillis;
+use crate::ports::{Parcel, StoreError};
+use crate::telemetry::events::{
+    DeadLettered, Deferred, Delivered, RetryScheduled, StoreTrouble, SubscriptionDisabled,
+};
+
+/// Carries out what follows the attempt that began at `began`.
+pub async fn settle(
+    context: &Context,
+    delivery: Delivery,
+    action: Action,
+    began: UnixMillis,
+    last: Option<LastAttempt>,
+    ticket: Ticket,
+) {
+    let attempted = |delivery: Delivery| match last {
+        Some(last) => delivery.attempted(began, last),
+        None => delivery,
+    };
+    match action {
+        Action::Delivered => delivered(context, &delivery, ticket).await,
+        Action::Retry { at, reason } => {
+            let parcel = Parcel::Delivery {
+                delivery: attempted(delivery),
+                due: at,
+            };
+            put(context, "put retry", parcel).await;
+            ticket.settle();
+            context.telemetry.emit(RetryScheduled { reason });
+        }
+        Action::Dead { reason, disable } => {
+            let delivery = attempted(delivery);
+            if let Some(why) = disable {
+                disable_subscription(context, &delivery, why).await;
+            }
+            dead(context, delivery, reason, ticket).await;
+        }
+    }
+}
+
+/// Gives up a delivery.
+pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
+    let letter = DeadLetter {
+        delivery: delivery.clone(),
+        reason,
+        dead_at: context.ports.clock.now(),
+    };
+    put(context, "put dead letter", Parcel::Dead(letter)).await;
+    ticket.settle();
+    let delivery = &delivery;
+    context.telemetry.emit(DeadLettered { delivery, reason });
+}
+
+/// Puts a delivery off without an attempt.
+pub async fn defer(context: &Context, work: Work, after: Duration, reason: DeferReason) {
+    let Work { delivery, ticket } = work;
+    let due = context.ports.clock.now().after(after);
+    let parcel = Parcel::Delivery { delivery, due };
+    put(context, "put deferral", parcel).await;
+    ticket.settle();
+    context.telemetry.emit(Deferred { reason });
+}
+
+async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
+    let latency = context
+        .ports
+        .clock
+        .now()
+        .since(delivery.event.taken_at);
+    // What came from the queue of due deliveries was remembered when it was put there.
+    let is_first = delivery.attempts == 0 && delivery.redrives == 0;
+    if context.settings.dedup && is_first {
+        let key = delivery.event.key();
+        let record = context
+            .ports
+            .ledger
+            .record(key, delivery.subscription.clone());
+        if let Err(error) = record.await {
+            // The ledger saves duplicates; it never holds up a delivery.
+            let (action, error) = ("record in ledger", &error);
+            context.telemetry.emit(StoreTrouble { action, error });
+        }
+    }
+    ticket.settle();
+    context.telemetry.emit(Delivered { latency });
+}
+
+async fn disable_subscription(context: &Context, delivery: &Delivery, reason: DisabledReason) {
+    let now = context.ports.clock.now();
+    let subscription = &delivery.subscription;
+    let changed = patiently(context, "disable subscription", || {
+        context.ports.subscriptions.disable(subscription, reason, now)
+    });
+    if changed.await {
+        context.telemetry.emit(SubscriptionDisabled {
+            subscription,
+            reason,
+        });
+    }
+}
+
+/// Puts one parcel; resolves when it is durable.
+pub async fn put(context: &Context, action: &'static str, parcel: Parcel) {
+    patiently(context, action, || {
+        context.ports.outbox.put(vec![parcel.clone()])
+    })
+    .await;
+}
+
+/// Asks the store until it does as asked.
+pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    context: &Context,
+    action: &'static str,
+    ask: impl Fn() -> F,
+) -> T {
+    loop {
+        let tell = |error: &StoreError, _| {
+            context.telemetry.emit(StoreTrouble { action, error });
+        };
+        // Tries have no maximum, so this ends with an answer; the loop tells the compiler.
+        if let Ok(answer) = (&ask).retry(patience()).notify(tell).await {
+            return answer;
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The named events of the pipeline, each with the metrics and the log line it means.
+//!
+//! Log lines are for the person on call: one per attempt at `info`, `warn` for what may
+//! need them. None holds a secret, a body or a URL's query.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::{Emit, Metrics};
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeadReason, Delivery};
+use crate::domain::event::{Event, EventFault};
+use crate::domain::id::SubscriptionId;
+use crate::domain::lane::DeferReason;
+use crate::domain::outcome::Reason;
+use crate::domain::subscription::DisabledReason;
+
+/// What became of an event that was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventResult {
+    /// It leads to deliveries.
+    Accepted,
+    /// No subscription wants it.
+    Unmatched,
+    /// All its deliveries were settled before.
+    Duplicate,
+}
+
+/// An event was planned.
+pub struct EventPlanned<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// What became of it.
+    pub result: EventResult,
+    /// How many deliveries it leads to.
+    pub deliveries: usize,
+    /// From its timestamp to its being taken.
+    pub age: Duration,
+}
+
+impl Emit for EventPlanned<'_> {
+    fn emit(&self, metrics: &Metrics) {
+        let result = match self.result {
+            EventResult::Accepted => "accepted",
+            EventResult::Unmatched => "unmatched",
+            EventResult::Duplicate => "duplicate",
+        };
+        metrics.events.with_label_values(&[result]).inc();
+        metrics.event_age.observe(self.age.as_secs_f64());
+        debug!(
+            event = %self.event.id, tenant = %self.event.tenant, kind = %self.event.kind,
+            result, deliveries = self.deliveries, "event planned"
+        );
+    }
+}
+
+/// A message was put into quarantine.
+pub struct MessageQuarantined<'a> {
+    /// Why.
+    pub fault: &'a EventFault,
+}
+
+impl Emit for MessageQuarantined<'_> {
+    fn emit(&self, metrics: &Metrics) {
+        metrics.events.with_label_values(&["quarantined"]).inc();
+        warn!(reason = self.fault.reason.code(), error = %self.fault, "message quarantined");
+    }
+}
+
+/// An attempt ended.
+pub struct AttemptFinished<'a> {
+    /// The attempt, with what follows.
+    pub attempt: &'a Attempt,
+}
+
+impl Emit for AttemptFinished<'_> {
+    fn emit(&self, metrics: &Metrics) {
+        let attempt = self.attempt;
+        let outcome = attempt.reason.map_or("delivered", Reason::code);
+        let seconds = attempt.timing.total.as_secs_f64();
+        metrics.attempts.with_label_values(&[outcome]).inc();
+        metrics
+            .attempt_duration
+            .with_label_values(&[outcome])
+            .observe(seconds);
+        info!(
+            event = %attempt.event, delivery = %attempt.delivery,
+            subscription = %attempt.subscription, attempt = attempt.number, outcome,
+            status = attempt.response.as_ref().map(|response| response.status),
+            total_ms = u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
+            next = attempt.next_action.code(), test = attempt.test, detail = attempt.detail,
+            "attempt finished"
+        );
+    }
+}
+
+/// A request was refused because of its address.
+pub struct EgressBlocked {
+    /// The rule that said no.
+    pub rule: &'static str,
+}
+
+impl Emit for EgressBlocked {
+    fn emit(&self, metrics: &Metrics) {
+        metrics.egress_blocked.with_label_values(&[self.rule]).inc();
+    }
+}
+
+/// A delivery was acknowledged and settled.
+pub struct Delivered {
+    /// From taking the event to the acknowledgement.
+    pub latency: Duration,
+}
+
+impl Emit for Delivered {
+    fn emit(&self, metrics: &Metrics) {
+        metrics
+            .deliveries
+            .with_label_values(&["delivered", "none"])
+            .inc();
+        metrics.delivery_latency.observe(self.latency.as_secs_f64());
+    }
+}
+
+/// A delivery was given up and settled.
+pub struct DeadLettered<'a> {
+    /// The delivery.
+    pub delivery: &'a Delivery,
+    /// Why.
+    pub reason: DeadReason,
+}
+
+impl Emit for DeadLettered<'_> {
+    fn emit(&self, metrics: &Metrics) {
+        metrics
+            .deliveries
+            .with_label_values(&["dead_lettered", self.reason.code()])
+            .inc();
+        let delivery = self.delivery;
+        warn!(
+            event = %delivery.event.id, delivery = %delivery.id,
+            subscription = %delivery.subscription, attempts = delivery.attempts,
+            reason = self.reason.code(), "delivery dead-lettered"
+        );
+    }
+}
+
+/// A retry was made durable.
+pub struct RetryScheduled {
+    /// Why the attempt failed.
+    pub reason: Reason,
+}
+
+impl Emit for RetryScheduled {
+    fn emit(&self, metrics: &Metrics) {
+        metrics.retries.with_label_values(&[self.reason.code()]).inc();
+    }
+}
+
+/// A delivery was put off without an attempt.
+pub struct Deferred {
+    /// Why.
+    pub reason: DeferReason,
+}
+
+impl Emit for Deferred {
+    fn emit(&self, metrics: &Metrics) {
+        metrics
+            .deferrals
+            .with_label_values(&[self.reason.code()])
+            .inc();
+    }
+}
+
+/// A subscription was disabled by Carillon.
+pub struct SubscriptionDisabled<'a> {
+    /// Which.
+    pub subscription: &'a SubscriptionId,
+    /// Why.
+    pub reason: DisabledReason,
+}
+
+impl Emit for SubscriptionDisabled<'_> {
+    fn emit(&self, _metrics: &Metrics) {
+        warn!(
+            subscription = %self.subscription, reason = self.reason.name(),
+            "subscription disabled"
+        );
+    }
+}
+
+/// Compiled subscriptions were looked up.
+pub enum CacheRequest {
+    /// They were there.
+    Hit,
+    /// They were loaded.
+    Miss,
+    /// They could not be loaded.
+    Error,
+}
+
+impl Emit for CacheRequest {
+    fn emit(&self, metrics: &Metrics) {
+        let result = match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Error => "error",
+        };
+        metrics.cache_requests.with_label_values(&[result]).inc();
+    }
+}
+
+/// Something the store was asked for did not work and is tried again.
+pub struct StoreTrouble<'a> {
+    /// What was asked for.
+    pub action: &'static str,
+    /// What it said.
+    pub error: &'a dyn std::fmt::Display,
+}
+
+impl Emit for StoreTrouble<'_> {
+    fn emit(&self, _metrics: &Metrics) {
+        warn!(action = self.action, error = %self.error, "store trouble, trying again");
+    }
+}
