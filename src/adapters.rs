@@ -1,0 +1,7 @@
+//! The outside, behind the ports: storage, network, time, chance.
+//!
+//! Each adapter implements traits of `ports` and knows no other adapter.
+
+pub mod https;
+pub mod sqlite;
+pub mod system;

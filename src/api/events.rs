@@ -1,0 +1,77 @@
+//! `POST /v1/events`: one event, or an array of them, all or none.
+
+use axum::Json;
+use axum::extract::State;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::auth::Admin;
+use super::extract::Body;
+use super::problem::Problem;
+use super::{Api, EVENTS_MAX};
+use crate::codec;
+use crate::codec::event::Encoding;
+use crate::ports::{EventMessage, Parcel};
+
+/// Takes events; answers 202 when they are durable.
+///
+/// # Errors
+/// [`Problem`]: what is wrong with which event; then none was taken.
+pub async fn publish(
+    State(api): State<Api>,
+    _admin: Admin,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let content_type = text("content-type").map(ToOwned::to_owned);
+    let traceparent = text("traceparent").map(ToOwned::to_owned);
+    let encoding = Encoding::of(content_type.as_deref())?;
+    let bodies = match encoding {
+        Encoding::Json if is_array(&body) => split(&body)?,
+        _ => vec![body],
+    };
+    let one = bodies.len() == 1;
+    for (index, body) in bodies.iter().enumerate() {
+        let decoded = codec::event::decode(body, content_type.as_deref(), api.event_bytes_max);
+        if let Err(fault) = decoded {
+            let problem = Problem::from(fault);
+            return Err(if one { problem } else { problem.with("index", index) });
+        }
+    }
+    let accepted = bodies.len();
+    let parcel = |body| {
+        Parcel::Event(EventMessage {
+            body,
+            content_type: content_type.clone(),
+            traceparent: traceparent.clone(),
+            resume_after: None,
+        })
+    };
+    api.ports.outbox.put(bodies.into_iter().map(parcel).collect()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))))
+}
+
+fn is_array(body: &[u8]) -> bool {
+    body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[')
+}
+
+/// The events of an array, each with its own bytes.
+fn split(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body cannot be read as a JSON array: {error}");
+        Problem::new(status, "malformed", detail)
+    })?;
+    if !(1..=EVENTS_MAX).contains(&events.len()) {
+        let found = events.len();
+        let detail = format!("an array must have 1 to {EVENTS_MAX} events, found {found}");
+        return Err(Problem::new(status, "invalid_batch", detail));
+    }
+    Ok(events
+        .into_iter()
+        .map(|raw| body.slice_ref(raw.get().as_bytes()))
+        .collect())
+}

@@ -1,0 +1,220 @@
+//! Reading requests: bodies, query parameters and ids, with problems instead of bare errors.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Map, Value};
+
+use super::Api;
+use super::problem::Problem;
+use crate::domain::event::kind_of;
+use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use crate::domain::timestamp::UnixMillis;
+
+/// A body of raw bytes, no longer than its route allows.
+pub struct Body(pub Bytes);
+
+/// A body that is a JSON object; absent, it is an empty one.
+pub struct Document(pub Map<String, Value>);
+
+/// Query parameters, each known and given once.
+pub struct Query(Vec<(String, String)>);
+
+/// The subscription that the path names.
+pub struct SubscriptionPath(pub SubscriptionId);
+
+/// The delivery that the path names.
+pub struct DeliveryPath(pub DeliveryId);
+
+impl FromRequest<Api> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        match Bytes::from_request(request, api).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(BytesRejection::FailedToBufferBody(error))
+                if axum::response::IntoResponse::into_response(error).status()
+                    == StatusCode::PAYLOAD_TOO_LARGE =>
+            {
+                let detail = "the body is larger than this resource takes";
+                let status = StatusCode::PAYLOAD_TOO_LARGE;
+                Err(Problem::new(status, "too_large", detail))
+            }
+            Err(_) => {
+                let detail = "the body could not be read to its end";
+                Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", detail))
+            }
+        }
+    }
+}
+
+impl FromRequest<Api> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        check_json(request.headers())?;
+        let Body(bytes) = Body::from_request(request, api).await?;
+        if bytes.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        let malformed =
+            |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed", detail);
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(document)) => Ok(Self(document)),
+            Ok(other) => {
+                let found = kind_of(&other);
+                Err(malformed(format!("the body must be a JSON object, found {found}")))
+            }
+            Err(error) => Err(malformed(format!("the body cannot be read as JSON: {error}"))),
+        }
+    }
+}
+
+/// A body that a browser can send across origins without asking is not taken as JSON.
+fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = kind.to_str().unwrap_or_default().split(';').next();
+    let essence = essence.unwrap_or_default().trim().to_ascii_lowercase();
+    if matches!(essence.as_str(), "application/json" | "application/merge-patch+json") {
+        return Ok(());
+    }
+    let detail = format!("the content type must be application/json, found {essence:?}");
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Err(Problem::new(status, "unsupported_content_type", detail))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        Ok(Self(pairs.into_owned().filter(|(_, value)| !value.is_empty()).collect()))
+    }
+}
+
+impl Query {
+    /// Refuses parameters that are not among `known`.
+    ///
+    /// # Errors
+    /// [`Problem`] naming the first one.
+    pub fn only(self, known: &[&str]) -> Result<Self, Problem> {
+        for (i, (name, _)) in self.0.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let expected = format!("one of {}", known.join(", "));
+                return Err(Problem::parameter(name, &expected));
+            }
+            if self.0[..i].iter().any(|(other, _)| other == name) {
+                return Err(Problem::parameter(name, "given once"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The parameter's text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The parameter read by `parse`.
+    ///
+    /// # Errors
+    /// [`Problem`] saying what was expected.
+    pub fn parsed<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        match self.text(name) {
+            None => Ok(None),
+            Some(text) => match parse(text) {
+                Some(value) => Ok(Some(value)),
+                None => Err(Problem::parameter(name, expected)),
+            },
+        }
+    }
+
+    /// `limit`: 100 when absent, at most 1000.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn limit(&self) -> Result<usize, Problem> {
+        let read = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
+        let limit = self.parsed("limit", "a number from 1 to 1000", read)?;
+        Ok(limit.unwrap_or(100))
+    }
+
+    /// `tenant`
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn tenant(&self) -> Result<Option<TenantId>, Problem> {
+        self.parsed("tenant", "a tenant", |text| TenantId::parse(text).ok())
+    }
+
+    /// `subscription`
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn subscription(&self) -> Result<Option<SubscriptionId>, Problem> {
+        let parse = |text: &str| SubscriptionId::parse(text).ok();
+        self.parsed("subscription", "a subscription's id (sub_…)", parse)
+    }
+
+    /// `event`
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn event(&self) -> Result<Option<EventId>, Problem> {
+        self.parsed("event", "an event's id", |text| EventId::parse(text).ok())
+    }
+
+    /// `delivery`
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn delivery(&self) -> Result<Option<DeliveryId>, Problem> {
+        let parse = |text: &str| DeliveryId::parse(text).ok();
+        self.parsed("delivery", "a delivery's id (msg_…)", parse)
+    }
+
+    /// A point in time.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn time(&self, name: &str) -> Result<Option<UnixMillis>, Problem> {
+        self.parsed(name, "RFC 3339 such as 2026-03-01T12:30:00Z", UnixMillis::parse_rfc3339)
+    }
+}
+
+/// An id that cannot be one names nothing, so it is answered as not found.
+async fn path_id(parts: &mut Parts, api: &Api) -> String {
+    let path = Path::<String>::from_request_parts(parts, api).await;
+    path.map(|Path(id)| id).unwrap_or_default()
+}
+
+impl FromRequestParts<Api> for SubscriptionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let id = SubscriptionId::parse(&path_id(parts, api).await);
+        id.map(Self)
+            .map_err(|_| Problem::not_found("there is no such subscription"))
+    }
+}
+
+impl FromRequestParts<Api> for DeliveryPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let id = DeliveryId::parse(&path_id(parts, api).await);
+        id.map(Self)
+            .map_err(|_| Problem::not_found("there is no such delivery"))
+    }
+}

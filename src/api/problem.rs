@@ -1,0 +1,130 @@
+//! Errors as problem documents: RFC 9457, with a stable `code` for programs.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::domain::event::{EventFault, FaultReason};
+use crate::domain::subscription::FieldFault;
+use crate::ports::StoreError;
+
+/// An error as it is answered.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with a stable code and a sentence.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            more: Map::new(),
+        }
+    }
+
+    /// Adds a member to the document.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// 404
+    pub fn not_found(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// 405
+    pub fn method_not_allowed() -> Self {
+        let detail = "this resource does not know that method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    /// 422 for a query parameter.
+    pub fn parameter(name: &str, expected: &str) -> Self {
+        let detail = format!("the parameter `{name}` must be {expected}");
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "invalid_parameter", detail).with("field", name)
+    }
+
+    /// 500; what happened is in the log.
+    pub fn internal() -> Self {
+        let detail = "something went wrong inside; the log says what";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => {
+                tracing::warn!(%error, "the store is unavailable to the API");
+                let detail = "the store is unavailable; nothing was changed, or it is not known: try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+            }
+            StoreError::Conflict => {
+                let detail = "it was changed by someone else at the same time: read it again and repeat";
+                Self::new(StatusCode::CONFLICT, "conflict", detail)
+            }
+            StoreError::Damaged(_) => {
+                tracing::error!(%error, "the store holds a damaged record");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<FieldFault> for Problem {
+    fn from(fault: FieldFault) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "invalid_field", fault.to_string()).with("field", fault.field)
+    }
+}
+
+impl From<EventFault> for Problem {
+    fn from(fault: EventFault) -> Self {
+        let status = match fault.reason {
+            FaultReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            FaultReason::UnsupportedContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        let problem = Self::new(status, fault.reason.code(), fault.sentence);
+        match fault.field {
+            Some(field) => problem.with("field", field),
+            None => problem,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut document = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+        });
+        if let Value::Object(members) = &mut document {
+            members.extend(self.more);
+        }
+        let mut response = (self.status, Json(document)).into_response();
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,298 @@
+//! `/v1/subscriptions`: create, list, read, change, delete, test, rotate the secret.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::auth::Admin;
+use super::extract::{Document, Query, SubscriptionPath};
+use super::problem::Problem;
+use crate::codec::attempt::outcome_code;
+use crate::codec::subscription::{Written, merge_patch, read, show as show_json, show_secret};
+use crate::config::duration;
+use crate::domain::id::SubscriptionId;
+use crate::domain::signature::{Secret, Secrets};
+use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
+use crate::ports::{StoreError, StoredSubscription};
+
+/// How often a change is tried again when another one was faster.
+const CONFLICT_TRIES: usize = 5;
+
+/// Creates one; answers it with its secret, shown this once.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn create(
+    State(api): State<Api>,
+    _admin: Admin,
+    Document(document): Document,
+) -> Result<Response, Problem> {
+    let Written {
+        tenant,
+        spec,
+        enabled,
+    } = read(&document, &api.rules)?;
+    let now = api.ports.clock.now();
+    let subscription = Subscription {
+        id: new_id(&api),
+        tenant,
+        spec,
+        disabled_reason: (!enabled).then_some(DisabledReason::Manual),
+        created_at: now,
+        updated_at: now,
+    };
+    let stored = StoredSubscription {
+        subscription: Arc::new(subscription),
+        secrets: Secrets {
+            current: new_secret(&api),
+            previous: None,
+        },
+        version: 1,
+    };
+    api.ports.subscriptions.put(stored.clone(), None).await?;
+    let location = format!("/v1/subscriptions/{}", stored.subscription.id);
+    let shown = shown_with_secret(&stored);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(shown)).into_response())
+}
+
+/// A page of them, by id.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn list(
+    State(api): State<Api>,
+    _admin: Admin,
+    query: Query,
+) -> Result<Json<Value>, Problem> {
+    let query = query.only(&["tenant", "limit", "cursor"])?;
+    let expected = "a tenant, or * for those of every tenant";
+    let scope = query.parsed("tenant", expected, |text| Scope::parse(text).ok())?;
+    let parse = |text: &str| SubscriptionId::parse(text).ok();
+    let after = query.parsed("cursor", "the `next` of the page before", parse)?;
+    let limit = query.limit()?;
+    let store = &api.ports.subscriptions;
+    // One more than asked for tells whether there is a next page.
+    let mut found = store.list(scope.as_ref(), after.as_ref(), limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more);
+    let next = next.map(|stored| stored.subscription.id.as_str());
+    let items: Vec<_> = found.iter().map(shown).collect();
+    Ok(Json(json!({ "items": items, "next": next })))
+}
+
+/// One of them.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn show(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(shown(&find(&api, &id).await?)))
+}
+
+/// Changes one by a JSON merge patch (RFC 7396).
+///
+/// # Errors
+/// [`Problem`].
+pub async fn change(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+    Document(patch): Document,
+) -> Result<Json<Value>, Problem> {
+    let (changed, rotated) = update(&api, &id, |stored| patched(&api, stored, &patch)).await?;
+    // Another way of signing needs another secret, which is shown this once.
+    Ok(Json(if rotated {
+        shown_with_secret(&changed)
+    } else {
+        shown(&changed)
+    }))
+}
+
+/// Deletes one; its waiting deliveries are dead-lettered when they are due.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn delete(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+) -> Result<StatusCode, Problem> {
+    if api.ports.subscriptions.delete(&id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_such())
+    }
+}
+
+/// Sends a test event to one, now, and answers with what happened.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn test(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+    Document(_): Document,
+) -> Result<Json<Value>, Problem> {
+    let stored = find(&api, &id).await?;
+    let tested = api.tester.test(&stored.subscription).await;
+    let attempt = tested.map_err(|error| {
+        tracing::error!(subscription = %id, error, "the test event could not be sent");
+        Problem::internal()
+    })?;
+    let response = attempt.response.as_ref();
+    Ok(Json(json!({
+        "outcome": outcome_code(&attempt),
+        "reason": attempt.reason.map(|reason| reason.code()),
+        "detail": attempt.detail,
+        "status": response.map(|response| response.status),
+        "latency_ms": u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
+        "response_body": response.map(|response| String::from_utf8_lossy(&response.body)),
+    })))
+}
+
+/// Makes a new secret; the one before signs too until the overlap is over.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn rotate_secret(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+    Document(document): Document,
+) -> Result<Json<Value>, Problem> {
+    if let Some(name) = document.keys().find(|name| *name != "overlap") {
+        return Err(FieldFault::new(name.as_str(), "is not known; did you mean `overlap`?").into());
+    }
+    let expected = "must be a duration such as \"24h\", at most 30 days";
+    let overlap = match document.get("overlap") {
+        None => std::time::Duration::from_secs(24 * 3600),
+        Some(value) => value
+            .as_str()
+            .and_then(|text| duration::parse(text).ok())
+            .filter(|overlap| overlap.as_secs() <= 30 * 24 * 3600)
+            .ok_or_else(|| FieldFault::new("overlap", expected))?,
+    };
+    let until = api.ports.clock.now().after(overlap);
+    let (rotated, ()) = update(&api, &id, |stored| {
+        let secrets = Secrets {
+            current: new_secret(&api),
+            previous: Some((stored.secrets.current.clone(), until)),
+        };
+        Ok((stored.subscription.as_ref().clone(), secrets, ()))
+    })
+    .await?;
+    let signing = rotated.subscription.spec.signing;
+    Ok(Json(json!({
+        "id": id.as_str(),
+        "secret": show_secret(&rotated.secrets.current, signing),
+        "overlap_until": until.to_string(),
+    })))
+}
+
+async fn find(api: &Api, id: &SubscriptionId) -> Result<StoredSubscription, Problem> {
+    api.ports.subscriptions.get(id).await?.ok_or_else(no_such)
+}
+
+/// Reads, changes and writes one; again when someone else was faster.
+async fn update<T>(
+    api: &Api,
+    id: &SubscriptionId,
+    change: impl Fn(&StoredSubscription) -> Result<(Subscription, Secrets, T), Problem>,
+) -> Result<(StoredSubscription, T), Problem> {
+    for _ in 0..CONFLICT_TRIES {
+        let stored = find(api, id).await?;
+        let (mut subscription, secrets, extra) = change(&stored)?;
+        subscription.updated_at = api.ports.clock.now();
+        let changed = StoredSubscription {
+            subscription: Arc::new(subscription),
+            secrets,
+            version: stored.version + 1,
+        };
+        let put = api.ports.subscriptions.put(changed.clone(), Some(stored.version));
+        match put.await {
+            Ok(()) => return Ok((changed, extra)),
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Conflict.into())
+}
+
+/// The subscription with `patch` applied, and whether it has a new secret.
+fn patched(
+    api: &Api,
+    stored: &StoredSubscription,
+    patch: &Map<String, Value>,
+) -> Result<(Subscription, Secrets, bool), Problem> {
+    let old = &stored.subscription;
+    let mut document = show_json(old, &stored.secrets);
+    for name in ["id", "created_at"] {
+        if patch.get(name).is_some_and(|value| document.get(name) != Some(value)) {
+            return Err(FieldFault::new(name, "cannot be changed").into());
+        }
+    }
+    merge_patch(&mut document, patch);
+    let written = read(&document, &api.rules)?;
+    if written.tenant != old.tenant {
+        return Err(FieldFault::new("tenant", "cannot be changed: create another one").into());
+    }
+    let rotated = written.spec.signing != old.spec.signing;
+    let secrets = match rotated {
+        true => Secrets {
+            current: new_secret(api),
+            previous: None,
+        },
+        false => stored.secrets.clone(),
+    };
+    let subscription = Subscription {
+        id: old.id.clone(),
+        tenant: written.tenant,
+        spec: written.spec,
+        disabled_reason: match (written.enabled, old.disabled_reason) {
+            (true, _) => None,
+            (false, None) => Some(DisabledReason::Manual),
+            (false, kept) => kept,
+        },
+        created_at: old.created_at,
+        updated_at: old.updated_at,
+    };
+    Ok((subscription, secrets, rotated))
+}
+
+fn shown(stored: &StoredSubscription) -> Value {
+    show_json(&stored.subscription, &stored.secrets).into()
+}
+
+fn shown_with_secret(stored: &StoredSubscription) -> Value {
+    let mut document = show_json(&stored.subscription, &stored.secrets);
+    let signing = stored.subscription.spec.signing;
+    let secret = show_secret(&stored.secrets.current, signing);
+    document.insert("secret".to_owned(), secret);
+    document.into()
+}
+
+fn new_id(api: &Api) -> SubscriptionId {
+    let mut random = [0; 10];
+    api.ports.chance.fill(&mut random);
+    SubscriptionId::make(api.ports.clock.now(), random)
+}
+
+fn new_secret(api: &Api) -> Secret {
+    let mut bytes = [0; 32];
+    api.ports.chance.fill(&mut bytes);
+    Secret::new(bytes)
+}
+
+fn no_such() -> Problem {
+    Problem::not_found("there is no such subscription")
+}

@@ -1,0 +1,250 @@
+//! The composition root: the only place that names adapters and puts the parts together.
+//!
+//! [`Carillon::start`] turns a configuration into a running dispatcher with its API and
+//! its operations listener; [`Carillon::stop`] drains it. `serve` and `demo` are both
+//! built on that.
+
+pub mod demo;
+pub mod serve;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use axum::Router;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::https::{HttpsSettings, HttpsTransport, read_ca_file};
+use crate::adapters::sqlite::{Sqlite, SqliteSettings};
+use crate::adapters::system::{SystemChance, SystemClock};
+use crate::api::auth::AdminToken;
+use crate::api::ops::Operations;
+use crate::api::{self, ApiContext, Tester};
+use crate::config::Config;
+use crate::domain::attempt::Attempt;
+use crate::domain::subscription::Subscription;
+use crate::pipeline::directory::EndpointDefaults;
+use crate::pipeline::{Pipeline, PipelineSettings, send};
+use crate::ports::{Backend, Clock, Ports};
+use crate::telemetry::Telemetry;
+
+/// A running dispatcher.
+pub struct Carillon {
+    pipeline: Pipeline,
+    grace: Duration,
+    api: Listener,
+    ops: Listener,
+    draining: Arc<AtomicBool>,
+}
+
+impl Carillon {
+    /// Starts everything that `config` says.
+    ///
+    /// # Errors
+    /// What could not be opened, and what to do about it.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        if !config.is_embedded() {
+            bail!(
+                "`broker.url` and `redis.url` are set, but this version runs embedded only: unset both"
+            );
+        }
+        // Addresses first: whoever starts a second one learns it before anything is touched.
+        let api = bind("http.listen", config.http.listen).await?;
+        let ops = bind("ops.listen", config.ops.listen).await?;
+        let telemetry = Telemetry::new().context("the metrics cannot be registered")?;
+        let ports = embedded_ports(config, &telemetry)?;
+        let settings = pipeline_settings(config);
+        let pipeline = Pipeline::start(ports.clone(), settings, telemetry.clone());
+        let draining = Arc::new(AtomicBool::new(false));
+        let door = Door {
+            pipeline: pipeline.clone(),
+            telemetry,
+            backend: Arc::clone(&ports.backend),
+            draining: Arc::clone(&draining),
+        };
+        let door = Arc::new(door);
+        let admin_token = config.http.admin_token.as_ref();
+        let context = ApiContext {
+            ports,
+            tester: door.clone(),
+            rules: config.spec_rules(),
+            event_bytes_max: config.intake.max_event_bytes,
+            admin_token: admin_token.map(|token| AdminToken::new(token.expose_secret())),
+        };
+        Ok(Self {
+            pipeline,
+            grace: config.shutdown.grace,
+            api: Listener::serve(api, api::router(Arc::new(context)))?,
+            ops: Listener::serve(ops, api::ops::router(door))?,
+            draining,
+        })
+    }
+
+    /// Where the API listens.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api.addr
+    }
+
+    /// Where the operations listener is.
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops.addr
+    }
+
+    /// Drains: takes nothing more, lets requests end, makes all durable. Says whether all
+    /// requests ended within `shutdown.grace`; what did not is sent after the next start.
+    pub async fn stop(self) -> bool {
+        self.draining.store(true, Ordering::Release);
+        self.api.stop().await;
+        let ended = self.pipeline.drain(self.grace).await;
+        self.ops.stop().await;
+        ended
+    }
+}
+
+fn embedded_ports(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Ports> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let dropped = telemetry.clone();
+    let store = Sqlite::open(SqliteSettings {
+        path: config.embedded.path.clone(),
+        dedup_window: config.dedup.window,
+        audit_keep: config.audit.keep,
+        audit_per_subscription: config.audit.per_subscription,
+        audit_body_bytes: config.audit.body_bytes,
+        clock: Arc::clone(&clock),
+        on_audit_dropped: Arc::new(move || dropped.metrics().audit_dropped.inc()),
+    })?;
+    let transport = HttpsTransport::new(HttpsSettings {
+        rules: config.egress_rules(),
+        connect_timeout: config.delivery.connect_timeout,
+        extra_roots: match &config.egress.ca_file {
+            Some(path) => read_ca_file(path)?,
+            None => Vec::new(),
+        },
+        name_servers: None,
+    })?;
+    Ok(Ports {
+        clock,
+        chance: Arc::new(SystemChance),
+        inbox: store.clone(),
+        outbox: store.clone(),
+        ledger: store.clone(),
+        subscriptions: store.clone(),
+        audit: store.clone(),
+        dead_letters: store.clone(),
+        quarantine: store.clone(),
+        transport: Arc::new(transport),
+        backend: store,
+    })
+}
+
+fn pipeline_settings(config: &Config) -> PipelineSettings {
+    PipelineSettings {
+        prefetch: config.intake.prefetch as usize,
+        event_bytes_max: config.intake.max_event_bytes,
+        chunk: config.plan.chunk,
+        in_flight_max: config.delivery.max_in_flight,
+        endpoint: EndpointDefaults {
+            rate: config.delivery.rate_limit,
+            in_flight_max: config.delivery.endpoint_max_in_flight,
+            retry: config.retry_policy(),
+            exponential: config.exponential(),
+            jitter: config.retry.jitter,
+        },
+        dedup: !config.dedup.window.is_zero(),
+    }
+}
+
+/// What the two listeners ask of the pipeline.
+struct Door {
+    pipeline: Pipeline,
+    telemetry: Telemetry,
+    backend: Arc<dyn Backend>,
+    draining: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Tester for Door {
+    async fn test(&self, subscription: &Subscription) -> Result<Attempt, String> {
+        let context = self.pipeline.context();
+        let found = context
+            .directory
+            .endpoint(&subscription.tenant, &subscription.id)
+            .await;
+        let endpoint = found
+            .map_err(|error| error.to_string())?
+            .ok_or("the subscription was deleted in the meantime")?;
+        let sent = send::test(context, &endpoint).await;
+        sent.map_err(|fault| fault.to_string())
+    }
+}
+
+#[async_trait]
+impl Operations for Door {
+    async fn metrics(&self) -> Result<String, String> {
+        self.pipeline.observe();
+        let metrics = self.telemetry.metrics();
+        match self.backend.queue_sizes().await {
+            Ok(sizes) => {
+                for (queue, size) in sizes {
+                    let size = i64::try_from(size).unwrap_or(i64::MAX);
+                    metrics.queue_messages.with_label_values(&[queue]).set(size);
+                }
+            }
+            // A scrape without queue sizes is better than none.
+            Err(error) => tracing::warn!(%error, "queue sizes cannot be read"),
+        }
+        metrics.render().map_err(|error| error.to_string())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err("draining".to_owned());
+        }
+        self.backend.ready().await
+    }
+}
+
+/// A listening socket and the task that serves it.
+struct Listener {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// How long open connections may take to end their request.
+const CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
+
+impl Listener {
+    fn serve(listener: TcpListener, router: Router) -> anyhow::Result<Self> {
+        let addr = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+            if let Err(error) = server.await {
+                tracing::error!(%error, %addr, "a listener ended");
+            }
+        });
+        Ok(Self { addr, stop, task })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(CONNECTIONS_GRACE, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+async fn bind(key: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| {
+        format!("cannot listen on {addr}: is something else there? `{key}` names another address")
+    })
+}
