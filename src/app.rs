@@ -9,7 +9,7 @@ pub mod serve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -58,7 +58,8 @@ impl Carillon {
         let api = bind("http.listen", config.http.listen).await?;
         let ops = bind("ops.listen", config.ops.listen).await?;
         let telemetry = Telemetry::new().context("the metrics cannot be registered")?;
-        let ports = embedded_ports(config, &telemetry)?;
+        let audit_dropped = Arc::new(AtomicU64::new(0));
+        let ports = embedded_ports(config, &audit_dropped)?;
         let settings = pipeline_settings(config);
         let pipeline = Pipeline::start(ports.clone(), settings, telemetry.clone());
         let draining = Arc::new(AtomicBool::new(false));
@@ -66,6 +67,7 @@ impl Carillon {
             pipeline: pipeline.clone(),
             telemetry,
             backend: Arc::clone(&ports.backend),
+            audit_dropped,
             draining: Arc::clone(&draining),
         };
         let door = Arc::new(door);
@@ -107,9 +109,8 @@ impl Carillon {
     }
 }
 
-fn embedded_ports(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Ports> {
+fn embedded_ports(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let dropped = telemetry.clone();
     let store = Sqlite::open(SqliteSettings {
         path: config.embedded.path.clone(),
         dedup_window: config.dedup.window,
@@ -117,7 +118,7 @@ fn embedded_ports(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Port
         audit_per_subscription: config.audit.per_subscription,
         audit_body_bytes: config.audit.body_bytes,
         clock: Arc::clone(&clock),
-        on_audit_dropped: Arc::new(move || dropped.metrics().audit_dropped.inc()),
+        audit_dropped: Arc::clone(audit_dropped),
     })?;
     let transport = HttpsTransport::new(HttpsSettings {
         rules: config.egress_rules(),
@@ -165,6 +166,7 @@ struct Door {
     pipeline: Pipeline,
     telemetry: Telemetry,
     backend: Arc<dyn Backend>,
+    audit_dropped: Arc<AtomicU64>,
     draining: Arc<AtomicBool>,
 }
 
@@ -189,6 +191,11 @@ impl Operations for Door {
     async fn metrics(&self) -> Result<String, String> {
         self.pipeline.observe();
         let metrics = self.telemetry.metrics();
+        let dropped = self.audit_dropped.load(Ordering::Relaxed);
+        let counted = metrics.audit_dropped.get();
+        metrics
+            .audit_dropped
+            .inc_by(dropped.saturating_sub(counted));
         match self.backend.queue_sizes().await {
             Ok(sizes) => {
                 for (queue, size) in sizes {
@@ -237,7 +244,10 @@ impl Listener {
     async fn stop(self) {
         self.stop.cancel();
         let abort = self.task.abort_handle();
-        if tokio::time::timeout(CONNECTIONS_GRACE, self.task).await.is_err() {
+        if tokio::time::timeout(CONNECTIONS_GRACE, self.task)
+            .await
+            .is_err()
+        {
             abort.abort();
         }
     }

@@ -237,8 +237,7 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     permit.report(sent.pause_until.map(|until| until.since(now)));
     drop(permit);
     let chance = context.ports.chance.fraction();
-    let action =
-        crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
+    let action = crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
     let began = sent.began;
     let last = sent.last();
     record::record(context, &delivery, sent, Some(action));

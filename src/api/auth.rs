@@ -4,9 +4,9 @@
 //! connect is the admin, and the listener is on loopback only (`config` sees to that).
 
 use axum::extract::FromRequestParts;
+use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::StatusCode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 

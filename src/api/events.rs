@@ -38,7 +38,11 @@ pub async fn publish(
         let decoded = codec::event::decode(body, content_type.as_deref(), api.event_bytes_max);
         if let Err(fault) = decoded {
             let problem = Problem::from(fault);
-            return Err(if one { problem } else { problem.with("index", index) });
+            return Err(if one {
+                problem
+            } else {
+                problem.with("index", index)
+            });
         }
     }
     let accepted = bodies.len();
@@ -50,7 +54,10 @@ pub async fn publish(
             resume_after: None,
         })
     };
-    api.ports.outbox.put(bodies.into_iter().map(parcel).collect()).await?;
+    api.ports
+        .outbox
+        .put(bodies.into_iter().map(parcel).collect())
+        .await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))))
 }
 

@@ -1,6 +1,5 @@
 //! Reading requests: bodies, query parameters and ids, with problems instead of bare errors.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -34,17 +33,18 @@ impl FromRequest<Api> for Body {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         match Bytes::from_request(request, api).await {
             Ok(bytes) => Ok(Self(bytes)),
-            Err(BytesRejection::FailedToBufferBody(error))
-                if axum::response::IntoResponse::into_response(error).status()
-                    == StatusCode::PAYLOAD_TOO_LARGE =>
-            {
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = "the body is larger than this resource takes";
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Err(Problem::new(status, "too_large", detail))
             }
             Err(_) => {
                 let detail = "the body could not be read to its end";
-                Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", detail))
+                Err(Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "incomplete_body",
+                    detail,
+                ))
             }
         }
     }
@@ -59,15 +59,18 @@ impl FromRequest<Api> for Document {
         if bytes.is_empty() {
             return Ok(Self(Map::new()));
         }
-        let malformed =
-            |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed", detail);
+        let malformed = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed", detail);
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(document)) => Ok(Self(document)),
             Ok(other) => {
                 let found = kind_of(&other);
-                Err(malformed(format!("the body must be a JSON object, found {found}")))
+                Err(malformed(format!(
+                    "the body must be a JSON object, found {found}"
+                )))
             }
-            Err(error) => Err(malformed(format!("the body cannot be read as JSON: {error}"))),
+            Err(error) => Err(malformed(format!(
+                "the body cannot be read as JSON: {error}"
+            ))),
         }
     }
 }
@@ -79,7 +82,10 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     };
     let essence = kind.to_str().unwrap_or_default().split(';').next();
     let essence = essence.unwrap_or_default().trim().to_ascii_lowercase();
-    if matches!(essence.as_str(), "application/json" | "application/merge-patch+json") {
+    if matches!(
+        essence.as_str(),
+        "application/json" | "application/merge-patch+json"
+    ) {
         return Ok(());
     }
     let detail = format!("the content type must be application/json, found {essence:?}");
@@ -93,7 +99,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let pairs = url::form_urlencoded::parse(query.as_bytes());
-        Ok(Self(pairs.into_owned().filter(|(_, value)| !value.is_empty()).collect()))
+        Ok(Self(
+            pairs
+                .into_owned()
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
+        ))
     }
 }
 
@@ -189,7 +200,11 @@ impl Query {
     /// # Errors
     /// [`Problem`].
     pub fn time(&self, name: &str) -> Result<Option<UnixMillis>, Problem> {
-        self.parsed(name, "RFC 3339 such as 2026-03-01T12:30:00Z", UnixMillis::parse_rfc3339)
+        self.parsed(
+            name,
+            "RFC 3339 such as 2026-03-01T12:30:00Z",
+            UnixMillis::parse_rfc3339,
+        )
     }
 }
 

@@ -39,7 +39,10 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
 async fn metrics(State(operations): State<Arc<dyn Operations>>) -> Response {
     match operations.metrics().await {
         Ok(text) => {
-            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            let kind = [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )];
             (kind, text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),

@@ -66,11 +66,13 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(_) => {
                 tracing::warn!(%error, "the store is unavailable to the API");
-                let detail = "the store is unavailable; nothing was changed, or it is not known: try again";
+                let detail =
+                    "the store is unavailable; nothing was changed, or it is not known: try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
             }
             StoreError::Conflict => {
-                let detail = "it was changed by someone else at the same time: read it again and repeat";
+                let detail =
+                    "it was changed by someone else at the same time: read it again and repeat";
                 Self::new(StatusCode::CONFLICT, "conflict", detail)
             }
             StoreError::Damaged(_) => {

@@ -57,7 +57,12 @@ pub async fn create(
     api.ports.subscriptions.put(stored.clone(), None).await?;
     let location = format!("/v1/subscriptions/{}", stored.subscription.id);
     let shown = shown_with_secret(&stored);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(shown)).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(shown),
+    )
+        .into_response())
 }
 
 /// A page of them, by id.
@@ -77,7 +82,9 @@ pub async fn list(
     let limit = query.limit()?;
     let store = &api.ports.subscriptions;
     // One more than asked for tells whether there is a next page.
-    let mut found = store.list(scope.as_ref(), after.as_ref(), limit + 1).await?;
+    let mut found = store
+        .list(scope.as_ref(), after.as_ref(), limit + 1)
+        .await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more);
@@ -218,7 +225,10 @@ async fn update<T>(
             secrets,
             version: stored.version + 1,
         };
-        let put = api.ports.subscriptions.put(changed.clone(), Some(stored.version));
+        let put = api
+            .ports
+            .subscriptions
+            .put(changed.clone(), Some(stored.version));
         match put.await {
             Ok(()) => return Ok((changed, extra)),
             Err(StoreError::Conflict) => {}
@@ -237,7 +247,10 @@ fn patched(
     let old = &stored.subscription;
     let mut document = show_json(old, &stored.secrets);
     for name in ["id", "created_at"] {
-        if patch.get(name).is_some_and(|value| document.get(name) != Some(value)) {
+        if patch
+            .get(name)
+            .is_some_and(|value| document.get(name) != Some(value))
+        {
             return Err(FieldFault::new(name, "cannot be changed").into());
         }
     }

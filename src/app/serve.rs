@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Carillon;
-use crate::config::{Config, LogForm};
+use crate::config::{self, Config, LogForm};
 use crate::telemetry::log::{self, LogFormat};
 
 /// Runs the dispatcher that the file and the environment describe.
@@ -14,7 +14,7 @@ use crate::telemetry::log::{self, LogFormat};
 /// # Errors
 /// What is wrong with the configuration, or what could not be started.
 pub async fn serve(file: Option<&Path>) -> anyhow::Result<()> {
-    let loaded = Config::load(file, std::env::vars())?;
+    let loaded = Config::load(file, config::environment())?;
     start_log(&loaded.config);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -199,9 +199,7 @@ impl<W> Admit<W> {
             .or_insert_with(|| Entry::new(limits, now, &self.inner.clock));
         entry.set_limits(limits, &self.inner.clock);
         let rate = entry.rate.as_ref();
-        let verdict = entry
-            .lane
-            .offer(work, freshness, now, slot, || check(rate));
+        let verdict = entry.lane.offer(work, freshness, now, slot, || check(rate));
         match verdict {
             Verdict::Start(work) => {
                 state.in_flight += 1;
@@ -253,7 +251,10 @@ impl<W> Admit<W> {
         let mut state = self.inner.lock();
         state.closed = true;
         state.held = 0;
-        let held = state.lanes.values_mut().flat_map(|entry| entry.lane.take_held());
+        let held = state
+            .lanes
+            .values_mut()
+            .flat_map(|entry| entry.lane.take_held());
         let held = held.collect();
         drop(state);
         self.inner.timer_changed.notify_one();
@@ -364,7 +365,10 @@ impl<W> State<W> {
             && !entry.has_timer
         {
             entry.has_timer = true;
-            let is_next = self.timers.peek().is_none_or(|Reverse((next, _))| at < *next);
+            let is_next = self
+                .timers
+                .peek()
+                .is_none_or(|Reverse((next, _))| at < *next);
             self.timers.push(Reverse((at, endpoint.clone())));
             if is_next {
                 changed.notify_one();
@@ -458,7 +462,9 @@ fn check(rate: Option<&EndpointRate>) -> Result<(), Duration> {
         return Ok(());
     };
     rate.limiter.check().map_err(|not_until| {
-        let wait = not_until.earliest_possible().duration_since(rate.clock.now());
+        let wait = not_until
+            .earliest_possible()
+            .duration_since(rate.clock.now());
         // Timers have millisecond steps: one more makes sure the rate allows it then.
         Duration::from(wait) + Duration::from_millis(1)
     })

@@ -161,7 +161,10 @@ impl Directory {
             .filter(|(_, endpoint)| endpoint.subscription.disabled_reason.is_none())
             .map(|(index, endpoint)| {
                 let spec = &endpoint.subscription.spec;
-                let pattern = spec.filter.as_ref().map(|filter| Arc::clone(&filter.pattern));
+                let pattern = spec
+                    .filter
+                    .as_ref()
+                    .map(|filter| Arc::clone(&filter.pattern));
                 (index, spec.event_types.as_slice(), pattern)
             });
         let matcher = Matcher::build(wanting);
@@ -212,7 +215,11 @@ impl CompiledScope {
     pub fn matching(&self, event: &EventView<'_>, out: &mut Vec<Arc<Endpoint>>) {
         let mut indexes = Vec::new();
         self.matcher.matching(event, &mut indexes);
-        out.extend(indexes.iter().map(|i| Arc::clone(&self.endpoints[*i as usize])));
+        out.extend(
+            indexes
+                .iter()
+                .map(|i| Arc::clone(&self.endpoints[*i as usize])),
+        );
     }
 
     fn get(&self, id: &SubscriptionId) -> Option<Arc<Endpoint>> {

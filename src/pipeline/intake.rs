@@ -283,7 +283,11 @@ async fn plan_and_offer(
 
 async fn scopes_of(context: &Context, event: &Event) -> [Arc<CompiledScope>; 2] {
     let own = Scope::One(event.tenant.clone());
-    let load = |scope| patiently(context, "load subscriptions", move || context.directory.scope(scope));
+    let load = |scope| {
+        patiently(context, "load subscriptions", move || {
+            context.directory.scope(scope)
+        })
+    };
     [load(&own).await, load(&Scope::Every).await]
 }
 

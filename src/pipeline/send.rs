@@ -60,12 +60,7 @@ impl Sent {
 }
 
 /// Sends the next attempt of `delivery`.
-pub async fn send(
-    context: &Context,
-    endpoint: &Endpoint,
-    delivery: &Delivery,
-    test: bool,
-) -> Sent {
+pub async fn send(context: &Context, endpoint: &Endpoint, delivery: &Delivery, test: bool) -> Sent {
     let began = context.ports.clock.now();
     let spec = &endpoint.subscription.spec;
     let headers = headers(endpoint, delivery, began);

@@ -80,11 +80,7 @@ pub async fn defer(context: &Context, work: Work, after: Duration, reason: Defer
 }
 
 async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
-    let latency = context
-        .ports
-        .clock
-        .now()
-        .since(delivery.event.taken_at);
+    let latency = context.ports.clock.now().since(delivery.event.taken_at);
     // What came from the queue of due deliveries was remembered when it was put there.
     let is_first = delivery.attempts == 0 && delivery.redrives == 0;
     if context.settings.dedup && is_first {
@@ -107,7 +103,10 @@ async fn disable_subscription(context: &Context, delivery: &Delivery, reason: Di
     let now = context.ports.clock.now();
     let subscription = &delivery.subscription;
     let changed = patiently(context, "disable subscription", || {
-        context.ports.subscriptions.disable(subscription, reason, now)
+        context
+            .ports
+            .subscriptions
+            .disable(subscription, reason, now)
     });
     if changed.await {
         context.telemetry.emit(SubscriptionDisabled {

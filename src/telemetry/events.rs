@@ -154,7 +154,10 @@ pub struct RetryScheduled {
 
 impl Emit for RetryScheduled {
     fn emit(&self, metrics: &Metrics) {
-        metrics.retries.with_label_values(&[self.reason.code()]).inc();
+        metrics
+            .retries
+            .with_label_values(&[self.reason.code()])
+            .inc();
     }
 }
 

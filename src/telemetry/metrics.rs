@@ -14,8 +14,8 @@ const ATTEMPT_SECONDS: &[f64] = &[
 ];
 /// Upper bounds of latencies and ages, in seconds: up to the longest retry schedule.
 const LATENCY_SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-    1800.0, 7200.0, 43_200.0, 172_800.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 1800.0, 7200.0, 43_200.0, 172_800.0,
 ];
 
 /// Every metric of the process.
@@ -66,7 +66,9 @@ impl Metrics {
             Opts::new("carillon_build_info", "The version that runs; always 1."),
             &["version"],
         )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
         add(&registry, &build)?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(

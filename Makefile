@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` explains the rest.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+help: ## Explain every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## See the main job at work, embedded: builds, runs under 30 s, ends by itself
+	$(CARGO) run --quiet --locked -- demo
+
+demo-keep: ## The same, and go on serving to try things out; Ctrl-C ends it
+	$(CARGO) run --quiet --locked -- demo --keep
+
+test: ## Run every test
+	$(CARGO) test --locked
+
+lint: ## Formatting, clippy and rustdoc; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+bench: ## Throughput against a sink in another process, beside a bare client loop
+	$(CARGO) bench --locked --bench throughput
+
+build: ## Build the release binary: target/release/carillon
+	$(CARGO) build --locked --release
+
+docs: ## Write docs/configuration.md again from the sources
+	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+.PHONY: help demo demo-keep test lint bench build docs fmt clean

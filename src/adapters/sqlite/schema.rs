@@ -1,0 +1,127 @@
+//! The tables, and whether a file is one of ours.
+//!
+//! Rows that are handed out in an order have an integer key that only grows while the
+//! process runs, so that a key is never used twice for two messages.
+
+use rusqlite::Connection;
+
+use super::OpenError;
+
+/// What `PRAGMA application_id` says in files of ours: "CRLN".
+const APPLICATION_ID: i32 = 0x4352_4c4e;
+
+/// The version of the tables below.
+const VERSION: i32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- `continuation` is set for the rest of a big fan-out: the same rest is kept once.
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY,
+  body BLOB NOT NULL,
+  content_type TEXT,
+  traceparent TEXT,
+  resume_after TEXT,
+  continuation BLOB
+) STRICT;
+CREATE UNIQUE INDEX events_continuation ON events (continuation)
+  WHERE continuation IS NOT NULL;
+
+-- A delivery that is put again gets a new `seq`, which makes receipts of the row that
+-- it replaces void.
+CREATE TABLE deliveries (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  due_ms INTEGER NOT NULL,
+  envelope BLOB NOT NULL
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (due_ms);
+
+CREATE TABLE dead_letters (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL,
+  subscription_id TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  dead_ms INTEGER NOT NULL,
+  envelope BLOB NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_dead ON dead_letters (dead_ms);
+CREATE INDEX dead_letters_tenant ON dead_letters (tenant, dead_ms);
+CREATE INDEX dead_letters_subscription ON dead_letters (subscription_id, dead_ms);
+
+CREATE TABLE quarantine (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  body BLOB NOT NULL,
+  content_type TEXT,
+  traceparent TEXT,
+  resume_after TEXT,
+  reason TEXT NOT NULL,
+  field TEXT,
+  sentence TEXT NOT NULL,
+  at_ms INTEGER NOT NULL
+) STRICT;
+
+-- One row per event and group commit, not one per event: a big fan-out settles in many
+-- commits, and would rewrite an ever longer row in each.
+CREATE TABLE ledger (
+  key BLOB NOT NULL,
+  expires_ms INTEGER NOT NULL,
+  settled TEXT NOT NULL,
+  PRIMARY KEY (key, expires_ms)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_expiry ON ledger (expires_ms);
+
+CREATE TABLE subscriptions (
+  id TEXT PRIMARY KEY,
+  scope TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  record BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subscriptions_scope ON subscriptions (scope);
+
+CREATE TABLE attempts (
+  position INTEGER PRIMARY KEY,
+  subscription_id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  tenant TEXT NOT NULL,
+  event_id TEXT NOT NULL,
+  delivery_id TEXT NOT NULL,
+  delivered INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
+  record BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX attempts_subscription ON attempts (subscription_id, seq);
+CREATE INDEX attempts_tenant ON attempts (tenant);
+CREATE INDEX attempts_event ON attempts (event_id);
+CREATE INDEX attempts_delivery ON attempts (delivery_id);
+CREATE INDEX attempts_failed ON attempts (position) WHERE delivered = 0;
+";
+
+/// Makes the tables in an empty file; checks that any other is one of ours.
+pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
+    let number = |sql: &str| conn.query_row(sql, (), |row| row.get::<_, i32>(0));
+    let application = number("PRAGMA application_id").map_err(OpenError::unreadable)?;
+    let version = number("PRAGMA user_version").map_err(OpenError::unreadable)?;
+    let tables = number("SELECT COUNT(*) FROM sqlite_schema").map_err(OpenError::unreadable)?;
+    match (application, version) {
+        (0, 0) if tables == 0 => create(conn).map_err(OpenError::Sqlite),
+        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, found) if found > VERSION => Err(OpenError::Newer {
+            found,
+            known: VERSION,
+        }),
+        _ => Err(OpenError::NotOurs),
+    }
+}
+
+/// All in one transaction: a file that was begun and not finished is still empty.
+fn create(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {TABLES}
+         PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {VERSION};
+         COMMIT;"
+    ))
+}

@@ -1,0 +1,490 @@
+//! The writer: one thread, one connection, group commit.
+//!
+//! It takes all that waits, commits it in one transaction, and then tells who waits. When
+//! something in a transaction cannot be written, the rest is written without it; when
+//! nothing can, who waits gets an error, and the lazy things are tried again. The thread
+//! ends only when the store is closed.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::audit::RingCounters;
+use super::deliveries::{Place, Schedule};
+use super::desk::Desk;
+use super::queue::{Batch, Next, Queue};
+use super::readers::store_error;
+use super::{SqliteSettings, audit, ledger, locked};
+use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::subscription::Scope;
+use crate::domain::timestamp::UnixMillis;
+use crate::ports::StoreError;
+
+/// How often expired rows are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How often a writer that failed finds out whether it works again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Someone who wants to know what changed.
+pub(super) type Listener = Box<dyn Fn(&Scope) + Send + Sync>;
+
+/// What the writer tells everyone.
+pub(super) struct Shared {
+    events: AtomicU64,
+    deliveries: AtomicU64,
+    dead_letters: AtomicU64,
+    quarantine: AtomicU64,
+    /// Why the last commit failed.
+    trouble: Mutex<Option<String>>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+/// The writer before it starts.
+pub(super) struct Writer {
+    pub(super) queue: Arc<Queue>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) event_desk: Arc<Desk>,
+    pub(super) delivery_desk: Arc<Desk>,
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) settings: SqliteSettings,
+}
+
+/// The transaction that a piece of work is part of.
+pub(super) struct Tx<'a> {
+    /// Where to write.
+    pub(super) conn: &'a Connection,
+    /// When it began.
+    pub(super) now: UnixMillis,
+    /// What to tell when it is committed.
+    pub(super) effects: Effects,
+    /// Where row keys come from.
+    pub(super) numbers: &'a mut Numbers,
+    /// How far each ring of attempts is.
+    pub(super) rings: &'a mut RingCounters,
+    /// What the installation wants.
+    pub(super) settings: &'a SqliteSettings,
+    /// Settled subscriptions of each event, separated by spaces.
+    pub(super) settled: HashMap<EventKey, String>,
+}
+
+/// What a transaction changes for others.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) events: i64,
+    pub(super) deliveries: i64,
+    pub(super) dead_letters: i64,
+    pub(super) quarantine: i64,
+    pub(super) new_events: bool,
+    /// The first of the deliveries put.
+    first_put: Option<Place>,
+    /// Scopes in which subscriptions changed.
+    pub(super) changed: Vec<Scope>,
+}
+
+/// Keys of rows, which only grow while the process runs.
+pub(super) struct Numbers {
+    event: i64,
+    delivery: i64,
+    dead_letter: i64,
+    attempt: i64,
+}
+
+/// Why a transaction was taken back.
+enum Fault {
+    Sql(rusqlite::Error),
+    Panic,
+}
+
+/// What stays with the writer from one transaction to the next.
+struct Hand {
+    writer: Writer,
+    conn: Connection,
+    numbers: Numbers,
+    rings: RingCounters,
+    tidy_at: Instant,
+}
+
+impl Shared {
+    /// Counts what is there, once.
+    pub(super) fn count(conn: &Connection) -> rusqlite::Result<Self> {
+        let count = |table: &str| {
+            let sql = format!("SELECT COUNT(*) FROM {table}");
+            let count: i64 = conn.query_row(&sql, (), |row| row.get(0))?;
+            Ok::<_, rusqlite::Error>(AtomicU64::new(count.cast_unsigned()))
+        };
+        Ok(Self {
+            events: count("events")?,
+            deliveries: count("deliveries")?,
+            dead_letters: count("dead_letters")?,
+            quarantine: count("quarantine")?,
+            trouble: Mutex::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Whether the last commit worked.
+    pub(super) fn health(&self) -> Result<(), String> {
+        locked(&self.trouble).clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn sizes(&self) -> Vec<(&'static str, u64)> {
+        let sizes = [
+            ("events", &self.events),
+            ("deliveries", &self.deliveries),
+            ("dead-letters", &self.dead_letters),
+            ("quarantine", &self.quarantine),
+        ];
+        let read = |(name, size): (_, &AtomicU64)| (name, size.load(Ordering::Relaxed));
+        sizes.into_iter().map(read).collect()
+    }
+
+    pub(super) fn listen(&self, listener: Listener) {
+        locked(&self.listeners).push(listener);
+    }
+
+    fn resize(&self, effects: &Effects) {
+        let change = |size: &AtomicU64, by: i64| {
+            // Wraps, so that a negative change subtracts.
+            size.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+        };
+        change(&self.events, effects.events);
+        change(&self.deliveries, effects.deliveries);
+        change(&self.dead_letters, effects.dead_letters);
+        change(&self.quarantine, effects.quarantine);
+    }
+
+    fn tell(&self, mut changed: Vec<Scope>) {
+        changed.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        changed.dedup();
+        for scope in &changed {
+            for listener in locked(&self.listeners).iter() {
+                if catch_unwind(AssertUnwindSafe(|| listener(scope))).is_err() {
+                    tracing::error!("a listener to subscription changes panicked");
+                }
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn start(self, conn: Connection) -> rusqlite::Result<JoinHandle<()>> {
+        let numbers = Numbers::after_what_is_in(&conn)?;
+        let hand = Hand {
+            writer: self,
+            conn,
+            numbers,
+            rings: RingCounters::default(),
+            tidy_at: Instant::now(),
+        };
+        Ok(std::thread::spawn(move || hand.run()))
+    }
+}
+
+impl Hand {
+    fn run(mut self) {
+        loop {
+            let troubled = self.writer.shared.health().is_err();
+            let until_tidy = self.tidy_at.saturating_duration_since(Instant::now());
+            let patience = if troubled { PROBE_EVERY } else { until_tidy };
+            match self.writer.queue.next(patience) {
+                Next::Commit(batch) => self.commit(batch),
+                Next::Idle if troubled => self.probe(),
+                Next::Idle => {}
+                Next::End { abandoned } => {
+                    if !abandoned {
+                        self.fold_log();
+                    }
+                    return;
+                }
+            }
+            if !troubled && self.tidy_at <= Instant::now() {
+                self.tidy();
+            }
+        }
+    }
+
+    /// Commits `batch`, or as much of it as can be.
+    fn commit(&mut self, mut batch: Batch) {
+        let fault = match self.transact(|tx| apply(&mut batch, tx)) {
+            Ok(effects) => {
+                self.note(None);
+                self.publish(effects, &batch);
+                return finish(batch, &Ok(()));
+            }
+            Err(fault) => fault,
+        };
+        if fault.is_outage() {
+            return self.give_up(batch, &fault);
+        }
+        match batch.halve() {
+            Ok((first, second)) => {
+                self.commit(first);
+                self.commit(second);
+            }
+            Err(batch) => self.give_up(batch, &fault),
+        }
+    }
+
+    /// Runs `apply` in a transaction, which is taken back when it fails.
+    fn transact(
+        &mut self,
+        apply: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<()>,
+    ) -> Result<Effects, Fault> {
+        let mut tx = Tx {
+            conn: &self.conn,
+            now: self.writer.settings.clock.now(),
+            effects: Effects::default(),
+            numbers: &mut self.numbers,
+            rings: &mut self.rings,
+            settings: &self.writer.settings,
+            settled: HashMap::new(),
+        };
+        let run = || {
+            tx.conn.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+            apply(&mut tx)?;
+            ledger::write(&mut tx)?;
+            tx.conn.prepare_cached("COMMIT")?.execute(())?;
+            Ok(())
+        };
+        let result = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(result) => result.map_err(Fault::Sql),
+            Err(_) => Err(Fault::Panic),
+        };
+        let effects = tx.effects;
+        // Some failures take the transaction back by themselves.
+        if result.is_err()
+            && !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "the SQLite transaction could not be rolled back");
+        }
+        result.map(|()| effects)
+    }
+
+    /// Tells everyone what a transaction changed.
+    fn publish(&self, effects: Effects, batch: &Batch) {
+        let writer = &self.writer;
+        writer.shared.resize(&effects);
+        writer.event_desk.forget(&batch.acks.events);
+        writer.delivery_desk.forget(&batch.acks.deliveries);
+        if effects.new_events {
+            writer.event_desk.ring();
+        }
+        if let Some(place) = effects.first_put
+            && writer.schedule.put(place)
+        {
+            writer.delivery_desk.ring();
+        }
+        writer.shared.tell(effects.changed);
+    }
+
+    /// Answers with an error; keeps for later what nobody waits for.
+    fn give_up(&self, mut batch: Batch, fault: &Fault) {
+        self.note(Some(fault.to_string()));
+        let acks = std::mem::take(&mut batch.acks);
+        let audit = std::mem::take(&mut batch.audit);
+        // Attempts that are at fault themselves would be so again.
+        let (again, faulty) = if fault.is_outage() {
+            (audit, 0)
+        } else {
+            let count = audit.len();
+            (Vec::new(), count)
+        };
+        let dropped = faulty + self.writer.queue.put_back(acks, again);
+        let counter = &self.writer.settings.audit_dropped;
+        counter.fetch_add(dropped as u64, Ordering::Relaxed);
+        let error = match fault {
+            Fault::Sql(error) => store_error(error),
+            Fault::Panic => StoreError::Unavailable(fault.to_string()),
+        };
+        finish(batch, &Err(error));
+    }
+
+    /// Notes whether writing works, and logs when that changes.
+    fn note(&self, trouble: Option<String>) {
+        let mut noted = locked(&self.writer.shared.trouble);
+        match (&*noted, &trouble) {
+            (None, Some(error)) => tracing::error!(%error, "writing to SQLite fails"),
+            (Some(_), None) => tracing::info!("writing to SQLite works again"),
+            _ => {}
+        }
+        *noted = trouble;
+    }
+
+    /// Writes something, to find out whether that works.
+    fn probe(&mut self) {
+        let probed = self.transact(|tx| {
+            tx.conn
+                .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)")?
+                .execute([tx.now.0])
+                .map(drop)
+        });
+        self.note(probed.err().map(|fault| fault.to_string()));
+    }
+
+    /// Deletes some of what expired.
+    fn tidy(&mut self) {
+        let mut more = false;
+        let keep = self.writer.settings.audit_keep;
+        let tidied = self.transact(|tx| {
+            more = ledger::prune(tx.conn, tx.now)?;
+            more |= audit::prune(tx.conn, tx.now.before(keep))?;
+            Ok(())
+        });
+        if let Err(fault) = tidied {
+            more = false;
+            self.note(Some(fault.to_string()));
+        }
+        // With more to do, again after the next commit, or at once when there is none.
+        self.tidy_at = Instant::now() + if more { Duration::ZERO } else { TIDY_EVERY };
+    }
+
+    /// Brings the log into the database, so that a closed database is one file.
+    fn fold_log(&self) {
+        let folded = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+        if let Err(error) = folded {
+            tracing::warn!(%error, "the SQLite log is left for the next start");
+        }
+    }
+}
+
+fn apply(batch: &mut Batch, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    for work in &mut batch.work {
+        work.apply(tx)?;
+    }
+    for record in &batch.records {
+        tx.settles(record.key, &record.subscription);
+    }
+    if !batch.acks.events.is_empty() {
+        tx.effects.events -= delete(tx, "DELETE FROM events WHERE id = ?", &batch.acks.events)?;
+    }
+    if !batch.acks.deliveries.is_empty() {
+        let sql = "DELETE FROM deliveries WHERE seq = ?";
+        tx.effects.deliveries -= delete(tx, sql, &batch.acks.deliveries)?;
+    }
+    audit::write(tx, &batch.audit)
+}
+
+fn delete(tx: &Tx<'_>, sql: &str, ids: &[i64]) -> rusqlite::Result<i64> {
+    let mut statement = tx.conn.prepare_cached(sql)?;
+    let mut deleted = 0;
+    for id in ids {
+        deleted += statement.execute([id])?;
+    }
+    Ok(signed(deleted))
+}
+
+fn finish(batch: Batch, committed: &Result<(), StoreError>) {
+    for work in batch.work {
+        work.finish(committed.clone());
+    }
+    for record in batch.records {
+        // Who asked may have stopped waiting.
+        let _ = record.reply.send(committed.clone());
+    }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Tx<'_> {
+    /// Has the ledger remember `subscription` with this transaction.
+    pub(super) fn settles(&mut self, key: EventKey, subscription: &SubscriptionId) {
+        if self.settings.dedup_window.is_zero() {
+            return;
+        }
+        let settled = self.settled.entry(key).or_default();
+        if !settled.is_empty() {
+            settled.push(' ');
+        }
+        settled.push_str(subscription.as_str());
+    }
+}
+
+impl Effects {
+    /// Notes a delivery put at `place`, instead of `replaced` others.
+    pub(super) fn put_delivery(&mut self, place: Place, replaced: usize) {
+        self.deliveries += 1 - signed(replaced);
+        self.first_put = Some(self.first_put.map_or(place, |first| first.min(place)));
+    }
+}
+
+impl Numbers {
+    fn after_what_is_in(conn: &Connection) -> rusqlite::Result<Self> {
+        let last = |sql: &str| conn.query_row(sql, (), |row| row.get::<_, i64>(0));
+        Ok(Self {
+            event: last("SELECT COALESCE(MAX(id), 0) FROM events")?,
+            delivery: last("SELECT COALESCE(MAX(seq), 0) FROM deliveries")?,
+            dead_letter: last("SELECT COALESCE(MAX(seq), 0) FROM dead_letters")?,
+            attempt: last("SELECT COALESCE(MAX(position), 0) FROM attempts")?,
+        })
+    }
+
+    pub(super) fn next_event(&mut self) -> i64 {
+        self.event += 1;
+        self.event
+    }
+
+    pub(super) fn next_delivery(&mut self) -> i64 {
+        self.delivery += 1;
+        self.delivery
+    }
+
+    pub(super) fn next_dead_letter(&mut self) -> i64 {
+        self.dead_letter += 1;
+        self.dead_letter
+    }
+
+    pub(super) fn last_dead_letter(&self) -> i64 {
+        self.dead_letter
+    }
+
+    pub(super) fn next_attempt(&mut self) -> i64 {
+        self.attempt += 1;
+        self.attempt
+    }
+}
+
+impl Fault {
+    /// Whether nothing at all can be written, rather than one thing.
+    fn is_outage(&self) -> bool {
+        let Self::Sql(error) = self else {
+            return false;
+        };
+        matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::NotADatabase
+            )
+        )
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sql(error) => write!(f, "{error}"),
+            Self::Panic => f.write_str("a bug: writing panicked; see the log"),
+        }
+    }
+}

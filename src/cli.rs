@@ -1,0 +1,229 @@
+//! The command line: what can be typed, and how a command ends.
+//!
+//! One file per command below `cli/`. Client commands speak to a running Carillon
+//! through its HTTP API alone and have `run(args, &Globals)`; `serve`, `demo` and
+//! `config` are only declared here, since they need what the composition root knows.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use secrecy::SecretString;
+
+pub mod args;
+pub mod attempts;
+pub mod client;
+pub mod completions;
+pub mod config;
+pub mod dead_letters;
+pub mod demo;
+pub mod listen;
+pub mod output;
+pub mod publish;
+pub mod receiver;
+pub mod serve;
+pub mod subscriptions;
+pub mod verify;
+
+const HELP: &str = "\
+{about-with-newline}
+{usage-heading} {usage}
+
+Run Carillon:
+  serve          Run the dispatcher
+  demo           See everything at work on this machine
+  config         Check, print or explain the configuration
+
+Work with a running Carillon:
+  publish        Publish events from a file or standard input
+  subscriptions  Who wants which events, and where they go
+  attempts       What was sent, and what came back
+  dead-letters   What was given up; send it again
+
+Build a receiver:
+  listen         Receive webhooks, check their signatures, print them
+  verify         Check the signatures of a captured request
+
+Shell:
+  completions    Print a completion script
+  help           Print help for a command
+
+{options}{after-help}";
+
+const EXAMPLES: &str = "\
+Examples:
+  carillon demo
+  carillon listen --secret whsec_…
+  carillon subscriptions create --tenant acme --url https://example.com/hook
+  carillon publish events.jsonl
+  carillon attempts list --outcome failed --since 1h
+  carillon dead-letters redrive --subscription sub_… --dry-run";
+
+/// Carillon: security events in, signed webhooks out.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, propagate_version = true)]
+#[command(help_template = HELP, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Print one JSON document (or one per line, where output goes on) for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// The API of the running Carillon that client commands speak to
+    #[arg(long, global = true, value_name = "URL")]
+    #[arg(env = "CARILLON_API", default_value = "http://127.0.0.1:8080")]
+    pub api: String,
+
+    /// The admin token or a tenant's token for the API
+    #[arg(long, global = true, value_name = "TOKEN")]
+    #[arg(env = "CARILLON_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+
+    /// The configuration file [default: carillon.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "CARILLON_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the dispatcher
+    Serve(serve::Args),
+    /// See everything at work on this machine, without any server
+    Demo(demo::Args),
+    /// Receive webhooks, check their signatures, print them
+    Listen(listen::Args),
+    /// Publish events from a file or standard input
+    Publish(publish::Args),
+    /// Who wants which events, and where they go
+    #[command(visible_alias = "subs")]
+    Subscriptions(subscriptions::Args),
+    /// What was sent, and what came back
+    Attempts(attempts::Args),
+    /// What was given up; send it again
+    DeadLetters(dead_letters::Args),
+    /// Check the signatures of a captured request
+    Verify(verify::Args),
+    /// Check, print or explain the configuration
+    Config(config::Args),
+    /// Print a completion script
+    Completions(completions::Args),
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What was typed cannot be meant; exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It was tried and failed; exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The API said no; exit code 1.
+    #[error("{0}")]
+    Api(#[from] client::ApiError),
+    /// It failed, and the command has printed how; exit code 1.
+    #[error("failed")]
+    Reported,
+    /// Whoever read the output has stopped reading (`| head`); exit code 0.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl CliError {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) | Self::Api(_) | Self::Reported => 1,
+            Self::OutputClosed => 0,
+        }
+    }
+
+    /// What is still to be said to the user.
+    pub fn message(&self) -> Option<String> {
+        match self {
+            Self::Reported | Self::OutputClosed => None,
+            other => Some(other.to_string()),
+        }
+    }
+
+    /// A failure to read or write `what`.
+    pub fn io(what: &str, error: &std::io::Error) -> Self {
+        Self::Failed(format!("{what}: {error}"))
+    }
+}
+
+/// Says on standard error what went wrong, and turns it into the exit code.
+pub fn finish(result: Result<(), CliError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(message) = error.message() {
+                output::note(&format!("error: {message}"));
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_overview_names_every_command_once() {
+        for command in Cli::command().get_subcommands() {
+            let start = format!("\n  {} ", command.get_name());
+            assert_eq!(HELP.matches(&start).count(), 1, "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn everything_that_can_be_typed_is_explained() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {arg}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn global_options_may_stand_behind_the_command() {
+        let line = [
+            "carillon", "attempts", "list", "--json", "--api", "http://x",
+        ];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(cli.globals.json);
+        assert_eq!(cli.globals.api, "http://x");
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let line = ["carillon", "--token", "hunter2", "attempts", "list"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(!format!("{cli:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,290 @@
+//! `carillon dead-letters`: what was given up, and sending it again.
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use comfy_table::Cell;
+use serde_json::{Map, Value, json};
+
+use super::args::Since;
+use super::client::{ApiClient, Repeat};
+use super::output::{Look, Tone, text_of, time_of};
+use super::{CliError, Globals, args, output};
+use crate::domain::delivery::DeadReason;
+use crate::domain::timestamp::UnixMillis;
+
+/// Dead letters redriven by one call: little is under way when it is interrupted.
+const STEP: u64 = 1000;
+/// The API lists no more at once.
+const LIST_MAX: u64 = 1000;
+
+/// What was given up; send it again
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// List dead letters, oldest first; reading changes nothing
+    List(ListArgs),
+    /// Send dead letters again
+    Redrive(RedriveArgs),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Filter {
+    /// Only for this tenant's events
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Only for this subscription
+    #[arg(long, value_name = "ID")]
+    pub subscription: Option<String>,
+    /// Only those given up for this reason
+    #[arg(long, value_parser = reasons())]
+    pub reason: Option<String>,
+    /// Only those given up since this time, or so long ago: 2026-03-01T12:30:00Z, 1h
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
+    pub since: Option<Since>,
+}
+
+fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(DeadReason::ALL.map(DeadReason::code))
+}
+
+/// Which dead letters, and how many.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  carillon dead-letters list --since 24h
+  carillon dead-letters list --subscription sub_… --reason exhausted")]
+pub struct ListArgs {
+    /// Which.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// At most so many (1 to 1000)
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=LIST_MAX))]
+    pub limit: u64,
+}
+
+/// Which dead letters, and how many.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  carillon dead-letters redrive --subscription sub_… --dry-run
+  carillon dead-letters redrive --reason exhausted --since 24h
+
+What fails again while this runs is not redriven a second time. Stopping half way loses
+nothing: what was not redriven stays where it is.")]
+pub struct RedriveArgs {
+    /// Which.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Only those given up before this time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
+    pub until: Option<Since>,
+    /// At most so many [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Only say how many match
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the API cannot be asked, or says no.
+pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
+    let client = ApiClient::new(globals)?;
+    match args.action {
+        Action::List(args) => list(&client, args, globals.json).await,
+        Action::Redrive(args) => redrive(&client, args, globals.json).await,
+    }
+}
+
+async fn list(client: &ApiClient, args: ListArgs, as_json: bool) -> Result<(), CliError> {
+    let now = args::now();
+    let Filter {
+        tenant,
+        subscription,
+        reason,
+        since,
+    } = args.filter;
+    let query = [
+        ("tenant", tenant),
+        ("subscription", subscription),
+        ("reason", reason),
+        ("since", since.map(|since| since.resolve(now).to_string())),
+        ("limit", Some(args.limit.to_string())),
+    ];
+    let page = client.get(&["dead-letters"], &query).await?;
+    if as_json {
+        return output::json(&page);
+    }
+    let items = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+    if items.is_empty() {
+        output::note("no dead letters match");
+        return Ok(());
+    }
+    let look = Look::detect();
+    let header = [
+        "GIVEN UP",
+        "REASON",
+        "LAST",
+        "TRIES",
+        "EVENT TYPE",
+        "EVENT",
+        "SUBSCRIPTION",
+        "ID",
+    ];
+    let rows = items.iter().map(|item| row(look, item, now)).collect();
+    output::table(look, &header, rows)?;
+    if items.len() as u64 >= args.limit {
+        output::note("these are the oldest; there may be more");
+    }
+    Ok(())
+}
+
+fn row(look: Look, item: &Value, now: UnixMillis) -> Vec<Cell> {
+    let last = format!(
+        "{} {}",
+        text_of(item, "last_status"),
+        text_of(item, "last_reason")
+    );
+    vec![
+        Cell::new(time_of(item, "dead_at", now)),
+        look.cell(Tone::Bad, text_of(item, "reason")),
+        Cell::new(last.trim()),
+        Cell::new(text_of(item, "attempts")),
+        Cell::new(text_of(item, "event_type")),
+        Cell::new(text_of(item, "event_id")),
+        Cell::new(text_of(item, "subscription_id")),
+        Cell::new(text_of(item, "id")),
+    ]
+}
+
+/// The members of a redrive request but `limit` and `dry_run`.
+fn selection(args: &RedriveArgs, now: UnixMillis) -> Map<String, Value> {
+    let time = |time: Option<Since>| time.map(|time| time.resolve(now).to_string());
+    let filter = &args.filter;
+    let members = [
+        ("tenant", filter.tenant.clone()),
+        ("subscription", filter.subscription.clone()),
+        ("reason", filter.reason.clone()),
+        ("since", time(filter.since)),
+        ("until", time(args.until)),
+    ];
+    members
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+        .collect()
+}
+
+async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result<(), CliError> {
+    let began = args::now();
+    let mut request = selection(&args, began);
+    if args.dry_run {
+        let answer = ask(client, &request, args.limit, true).await?;
+        return say(as_json, &answer, &|matched, _| {
+            format!(
+                "{} would be sent again",
+                output::count(matched, "dead letter")
+            )
+        });
+    }
+    let progress = output::progress(args.limit, "dead letters");
+    let (mut matched, mut redriven) = (0, 0);
+    loop {
+        let left = args.limit.map_or(STEP, |limit| limit - redriven);
+        let step = left.min(STEP);
+        let answer = match ask(client, &request, Some(step), false).await {
+            Ok(answer) => answer,
+            Err(error) if redriven == 0 => return Err(error),
+            Err(error) => {
+                progress.finish_and_clear();
+                let done = output::count(redriven, "dead letter");
+                return Err(CliError::Failed(format!(
+                    "{done} sent again, then: {error} The others stay; the same command goes on."
+                )));
+            }
+        };
+        let done = answer["redriven"].as_u64().unwrap_or(0);
+        matched += answer["matched"].as_u64().unwrap_or(done);
+        redriven += done;
+        progress.set_position(redriven);
+        if done < step || args.limit.is_some_and(|limit| redriven >= limit) {
+            break;
+        }
+        // What fails again meanwhile is younger than this, or it would go round for ever.
+        let until = || began.to_string().into();
+        request.entry("until").or_insert_with(until);
+    }
+    progress.finish_and_clear();
+    let total = json!({"matched": matched, "redriven": redriven});
+    say(as_json, &total, &|_, redriven| {
+        format!("{} sent again", output::count(redriven, "dead letter"))
+    })
+}
+
+async fn ask(
+    client: &ApiClient,
+    selection: &Map<String, Value>,
+    limit: Option<u64>,
+    dry_run: bool,
+) -> Result<Value, CliError> {
+    let mut request = selection.clone();
+    if let Some(limit) = limit {
+        request.insert("limit".to_owned(), limit.into());
+    }
+    request.insert("dry_run".to_owned(), dry_run.into());
+    let repeat = if dry_run { Repeat::Safe } else { Repeat::Never };
+    let path = ["dead-letters", "redrive"];
+    Ok(client.post(&path, &request.into(), repeat).await?)
+}
+
+fn say(
+    as_json: bool,
+    answer: &Value,
+    sentence: &dyn Fn(u64, u64) -> String,
+) -> Result<(), CliError> {
+    if as_json {
+        return output::json(answer);
+    }
+    let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+    output::line(&sentence(number("matched"), number("redriven")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_asked_for_does_not_restrict() {
+        let now = UnixMillis::parse_rfc3339("2026-03-01T12:00:00Z").unwrap();
+        let mut args = RedriveArgs {
+            filter: Filter {
+                tenant: None,
+                subscription: None,
+                reason: None,
+                since: None,
+            },
+            until: None,
+            limit: None,
+            dry_run: false,
+        };
+        assert!(selection(&args, now).is_empty());
+        args.filter.reason = Some("gone".to_owned());
+        args.until = Some(Since::Ago(Duration::from_secs(3600)));
+        assert_eq!(
+            Value::from(selection(&args, now)),
+            json!({"reason": "gone", "until": "2026-03-01T11:00:00.000Z"})
+        );
+    }
+}

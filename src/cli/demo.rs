@@ -1,0 +1,13 @@
+//! `carillon demo`: its arguments. The composition root runs it.
+
+/// See everything at work on this machine, without any server
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  carillon demo
+  carillon demo --keep     leaves it running, to look around in the console")]
+pub struct Args {
+    /// Keep it running afterwards, until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+}

@@ -1,0 +1,277 @@
+//! What commands print: tables, JSON documents, times, and text that others wrote.
+//!
+//! Colours only on a terminal, and not with `NO_COLOR`. What came over the network is
+//! printed without its control characters: it must not drive the reader's terminal.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::CliError;
+use crate::domain::timestamp::UnixMillis;
+
+/// A colour with a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// It went well.
+    Good,
+    /// It went wrong.
+    Bad,
+    /// Look here.
+    Notable,
+    /// Look elsewhere.
+    Faint,
+    /// A heading.
+    Strong,
+}
+
+/// How standard output may be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// With colours.
+    pub colour: bool,
+}
+
+impl Look {
+    /// By what standard output is, and the environment.
+    pub fn detect() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let colour = std::io::stdout().is_terminal() && !no_color && !dumb;
+        Self { colour }
+    }
+
+    /// `text` in a colour, if colours may be used.
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        if !self.colour {
+            return text.to_owned();
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Bad => "31",
+            Tone::Notable => "33",
+            Tone::Faint => "2",
+            Tone::Strong => "1",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// A cell of a table in a colour, if colours may be used.
+    pub fn cell(self, tone: Tone, text: impl ToString) -> Cell {
+        let cell = Cell::new(text);
+        match tone {
+            _ if !self.colour => cell,
+            Tone::Good => cell.fg(Color::Green),
+            Tone::Bad => cell.fg(Color::Red),
+            Tone::Notable => cell.fg(Color::Yellow),
+            Tone::Faint => cell.add_attribute(Attribute::Dim),
+            Tone::Strong => cell.add_attribute(Attribute::Bold),
+        }
+    }
+}
+
+/// Writes bytes to standard output.
+///
+/// # Errors
+/// [`CliError::OutputClosed`] when nobody reads any more, else the failure.
+pub fn write(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(CliError::OutputClosed),
+        Err(error) => Err(CliError::io("standard output", &error)),
+    }
+}
+
+/// Prints a line.
+///
+/// # Errors
+/// As [`write`].
+pub fn line(text: &str) -> Result<(), CliError> {
+    write(format!("{text}\n").as_bytes())
+}
+
+/// Prints a JSON document, spread over lines.
+///
+/// # Errors
+/// As [`write`].
+pub fn json(document: &Value) -> Result<(), CliError> {
+    line(&format!("{document:#}"))
+}
+
+/// Says something on standard error. Nothing is done when it is closed: there is
+/// nowhere left to say so.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Prints a table that fits the terminal; one line per row, unwrapped, elsewhere.
+///
+/// # Errors
+/// As [`write`].
+pub fn table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
+    line(&render_table(look, header, rows))
+}
+
+fn render_table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header.iter().map(|name| look.cell(Tone::Strong, name)))
+        .add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// Prints names and values below each other; values that are empty are left out.
+///
+/// # Errors
+/// As [`write`].
+pub fn fields(look: Look, pairs: &[(&str, String)]) -> Result<(), CliError> {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        let name = look.paint(Tone::Faint, &format!("{name:<width$}"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name}  {value}");
+    }
+    write(text.as_bytes())
+}
+
+/// `text` without control characters other than line breaks and tabs.
+pub fn visible(text: &str) -> String {
+    let hidden = |c: char| (c.is_control() && c != '\n' && c != '\t') || is_bidi_control(c);
+    text.chars()
+        .map(|c| if hidden(c) { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Characters that make text read in another order than it is stored.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text of a member; empty when it is absent or null.
+pub fn text_of(item: &Value, name: &str) -> String {
+    match &item[name] {
+        Value::Null => String::new(),
+        Value::String(text) => visible(text),
+        other => other.to_string(),
+    }
+}
+
+/// A member that is a time: `2026-03-01 12:30:00 (5m ago)`; as it is when it is no time.
+pub fn time_of(item: &Value, name: &str, now: UnixMillis) -> String {
+    let text = text_of(item, name);
+    match UnixMillis::parse_rfc3339(&text) {
+        Some(at) => moment(at, now),
+        None => text,
+    }
+}
+
+/// `2026-03-01 12:30:00Z (5m ago)`
+pub fn moment(at: UnixMillis, now: UnixMillis) -> String {
+    let text = at.to_string();
+    // The text has a fixed form: the date, `T`, the time to the second, a fraction.
+    let short = text.get(..19).unwrap_or(&text).replace('T', " ");
+    format!("{short}Z ({})", relative(at, now))
+}
+
+/// `5m ago`, `in 2h`, `now`.
+pub fn relative(at: UnixMillis, now: UnixMillis) -> String {
+    let (past, future) = (now.since(at), at.since(now));
+    if past.max(future) < Duration::from_secs(1) {
+        "now".to_owned()
+    } else if past > future {
+        format!("{} ago", span(past))
+    } else {
+        format!("in {}", span(future))
+    }
+}
+
+/// A duration in its largest fitting unit: `250ms`, `42s`, `5m`, `3h`, `2d`.
+pub fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// `1 event`, `2 events`.
+pub fn count(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
+
+/// A progress bar on standard error over `total` (a spinner without); hidden when that
+/// is no terminal. `unit` is `bytes` or the plural of what is counted.
+pub fn progress(total: Option<u64>, unit: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (template, bar) = match (total, unit) {
+        (Some(total), "bytes") => (
+            "{bar:32} {bytes}/{total_bytes} {msg} {eta} left".to_owned(),
+            ProgressBar::new(total),
+        ),
+        (Some(total), unit) => (
+            format!("{{bar:32}} {{pos}}/{{len}} {unit} {{msg}} {{eta}} left"),
+            ProgressBar::new(total),
+        ),
+        (None, unit) => (
+            format!("{{spinner}} {{pos}} {unit} {{msg}} {{elapsed}}"),
+            ProgressBar::new_spinner(),
+        ),
+    };
+    // A template that indicatif does not accept costs looks only.
+    let style = ProgressStyle::with_template(&template);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_relative_too() {
+        let now = UnixMillis::parse_rfc3339("2026-03-01T12:30:00Z").unwrap();
+        let item = json!({"a": "2026-03-01T12:25:00Z", "b": "2026-03-01T15:30:00.5Z", "c": "x"});
+        let a = time_of(&item, "a", now);
+        assert_eq!(a, "2026-03-01 12:25:00Z (5m ago)");
+        assert_eq!(time_of(&item, "b", now), "2026-03-01 15:30:00Z (in 3h)");
+        assert_eq!(time_of(&item, "c", now), "x");
+        assert_eq!(time_of(&item, "absent", now), "");
+        assert_eq!(relative(now, now), "now");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(
+            visible("a\u{1b}[2Jb\r\nc\u{202e}"),
+            "a\u{fffd}[2Jb\u{fffd}\nc\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn a_table_is_plain_where_no_terminal_is() {
+        let rows = vec![vec![Cell::new("1"), Cell::new("x".repeat(300))]];
+        let text = render_table(Look { colour: false }, &["id", "what"], rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("id  what"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}

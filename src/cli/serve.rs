@@ -1,0 +1,13 @@
+//! `carillon serve`: its arguments. The composition root runs it.
+
+/// Run the dispatcher
+///
+/// Reads the configuration (see `carillon config reference`) and runs until it is told to
+/// stop (Ctrl-C, SIGTERM); then it finishes what it has begun, for at most `shutdown.grace`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  carillon serve                               embedded: one process, one SQLite file
+  carillon serve --config /etc/carillon.toml
+  CARILLON_BROKER__URL=amqp://… CARILLON_REDIS__URL=redis://… carillon serve")]
+pub struct Args {}
