@@ -2,6 +2,9 @@
 //! they do not. Everything listens on loopback, which the rules permit where a test says
 //! so; a test waits only as long as a limit that it set itself.
 
+// A test that cannot go on is to end, in what it shares with others too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,8 +19,8 @@ use tokio::io::AsyncWriteExt;
 use url::Url;
 
 use servers::{
-    Authority, Reply, Untouched, answer_ok, answering, endpoint, flooding, name_server,
-    read_request, self_signed, tls_endpoint,
+    Authority, Reply, Untouched, answer_ok, answering, endpoint, flooding, http2_endpoint,
+    name_server, read_request, self_signed, tls_endpoint,
 };
 
 /// Long enough for anything that works.
@@ -433,6 +436,22 @@ async fn a_name_that_changes_its_address_is_checked_again() {
 }
 
 #[tokio::test]
+async fn an_answer_is_kept_for_its_time_to_live() {
+    let (address, _) =
+        answering("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    let server = name_server(|asked| match asked {
+        1 => Reply::Lasting(vec![IpAddr::from([127, 0, 0, 1])]),
+        _ => Reply::Code(3),
+    })
+    .await;
+    let transport = asking(server, &["127.0.0.0/8"]);
+    let url = format!("http://hooks.example:{}/", address.port());
+    for _ in 0..3 {
+        assert_eq!(answer(post(&transport, &url, AMPLE).await).status, 200);
+    }
+}
+
+#[tokio::test]
 async fn names_fail_in_their_ways() {
     for (code, expected) in [(3, Failure::NameNotFound), (2, Failure::NameLookup)] {
         let server = name_server(move |_| Reply::Code(code)).await;
@@ -560,14 +579,48 @@ async fn a_server_that_does_not_speak_tls_is_a_failed_handshake() {
     assert_eq!(failure(&exchange), Failure::Tls(TlsFailure::Handshake));
 }
 
+#[tokio::test]
+async fn http2_is_bounded_in_the_same_ways() {
+    let authority = Authority::new();
+    let (address, count) = http2_endpoint(authority.tls("127.0.0.1", |_| {})).await;
+    let trusting = trusting(&authority.certificate);
+    let url = |path: &str| format!("https://{address}{path}");
+
+    let response = answer(post(&trusting, &url("/"), AMPLE).await);
+    assert_eq!((response.status, response.body_cut), (200, false));
+    assert_eq!(response.body, "ok");
+    let response = answer(post(&trusting, &url("/flood"), AMPLE).await);
+    assert_eq!(response.body.len(), RESPONSE_BYTES_MAX);
+    assert!(response.body_cut);
+    assert!(count.sent() < 1_000_000, "{}", count.sent());
+    let exchange = post(&trusting, &url("/silence"), SHORT).await;
+    assert_eq!(failure(&exchange), Failure::Timeout);
+    // A stream that was given up does not cost the connection.
+    assert_eq!(answer(post(&trusting, &url("/"), AMPLE).await).body, "ok");
+    assert_eq!(count.connections(), 1);
+
+    let exchange = post(&trusting, &url("/headers"), AMPLE).await;
+    assert_eq!(failure(&exchange), Failure::Protocol);
+    assert_eq!(answer(post(&trusting, &url("/"), AMPLE).await).body, "ok");
+}
+
 /// Servers for the transport's tests: endpoints, well-behaved and hostile, and a name
 /// server. Each listens on a port of its own on loopback and ends with its test.
 mod servers {
+    use std::convert::Infallible;
     use std::io::ErrorKind;
     use std::net::{IpAddr, SocketAddr};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::server::conn::auto;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -690,6 +743,8 @@ mod servers {
     pub enum Reply {
         /// These addresses, with a time to live of zero.
         Addresses(Vec<IpAddr>),
+        /// These addresses, with a time to live of a minute.
+        Lasting(Vec<IpAddr>),
         /// An error code: 2 is SERVFAIL, 3 is NXDOMAIN.
         Code(u8),
         /// Nothing.
@@ -720,15 +775,15 @@ mod servers {
     }
 
     const A: u16 = 1;
-    const HEADER_BYTES: usize = 12;
+    const HEADER_BYTES: u8 = 12;
 
     /// The question section (RFC 1035 section 4.1.2): labels, type, class.
     fn question(packet: &[u8]) -> &[u8] {
-        let mut at = HEADER_BYTES;
+        let mut at = usize::from(HEADER_BYTES);
         while packet[at] != 0 {
             at += 1 + usize::from(packet[at]);
         }
-        &packet[HEADER_BYTES..at + 5]
+        &packet[usize::from(HEADER_BYTES)..at + 5]
     }
 
     fn question_type(question: &[u8]) -> u16 {
@@ -737,9 +792,10 @@ mod servers {
     }
 
     fn answer(packet: &[u8], question: &[u8], reply: &Reply) -> Option<Vec<u8>> {
-        let (code, addresses) = match reply {
-            Reply::Addresses(addresses) => (0, addresses.as_slice()),
-            Reply::Code(code) => (*code, [].as_slice()),
+        let (code, addresses, ttl) = match reply {
+            Reply::Addresses(addresses) => (0, addresses.as_slice(), 0),
+            Reply::Lasting(addresses) => (0, addresses.as_slice(), 60),
+            Reply::Code(code) => (*code, [].as_slice(), 0),
             Reply::Silence => return None,
         };
         let wanted: Vec<_> = addresses
@@ -763,10 +819,10 @@ mod servers {
                 IpAddr::V4(v4) => v4.octets().to_vec(),
                 IpAddr::V6(v6) => v6.octets().to_vec(),
             };
-            // The question's name, its type and class, a time to live of zero.
-            message.extend([0xc0, HEADER_BYTES as u8]);
+            // The question's name, its type and class, the time to live.
+            message.extend([0xc0, HEADER_BYTES]);
             message.extend(&question[question.len() - 4..]);
-            message.extend([0, 0, 0, 0, 0, u8::try_from(bytes.len()).unwrap()]);
+            message.extend([0, 0, 0, ttl, 0, u8::try_from(bytes.len()).unwrap()]);
             message.extend(bytes);
         }
         Some(message)
@@ -835,6 +891,50 @@ mod servers {
             }
         })
         .await
+    }
+
+    /// An endpoint that speaks HTTP/2 and does what the path says: `/flood` a body
+    /// without end, `/headers` headers of 400 KB, `/silence` nothing, else 200 and `ok`.
+    pub async fn http2_endpoint(tls: TlsAcceptor) -> (SocketAddr, Count) {
+        let mut config = tls.config().as_ref().clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tls = TlsAcceptor::from(Arc::new(config));
+        endpoint(move |stream, count| {
+            let tls = tls.clone();
+            async move {
+                let stream = TokioIo::new(tls.accept(stream).await.unwrap());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    http2_answer(request.uri().path().to_owned(), count.clone())
+                });
+                let server = auto::Builder::new(TokioExecutor::new());
+                // How the client ends the connection is its business.
+                let _ = server.serve_connection(stream, service).await;
+            }
+        })
+        .await
+    }
+
+    async fn http2_answer(path: String, count: Count) -> Result<Response<Body>, Infallible> {
+        let mut response = Response::new(Body::from("ok"));
+        match path.as_str() {
+            "/flood" => {
+                let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+                let chunks = stream::repeat_with(move || {
+                    count.sent.fetch_add(chunk.len(), Ordering::SeqCst);
+                    Ok::<_, Infallible>(chunk.clone())
+                });
+                *response.body_mut() = Body::from_stream(chunks);
+            }
+            "/headers" => {
+                for _ in 0..100 {
+                    let value = "v".repeat(4000).parse().unwrap();
+                    response.headers_mut().append("x-a", value);
+                }
+            }
+            "/silence" => std::future::pending().await,
+            _ => {}
+        }
+        Ok(response)
     }
 
     /// Answers every request with 200 and `ok`, keeping the connection.

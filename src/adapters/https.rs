@@ -155,21 +155,22 @@ impl HttpsTransport {
     ) -> Result<reqwest::Response, Fault> {
         check_literal(&self.rules, &request.url).map_err(Fault::blocked)?;
         let limit = request.timeout;
+        let connect_limit = limit.min(self.connect_timeout);
         let ready = self
             .client
             .post(request.url)
             .headers(header_map(&request.headers)?)
             .body(request.body)
             .build()
-            .map_err(|error| Fault::of_error(&error, probe.marks().stage))?;
+            .map_err(|error| Fault::of_error(&error, probe.marks().stage, connect_limit))?;
         let sent = probe.watch(self.client.execute(ready));
         match timeout_at(deadline, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let stage = probe.marks().stage;
-                Err(Fault::of_error(&error, stage).within(limit.min(self.connect_timeout)))
+                Err(Fault::of_error(&error, stage, connect_limit))
             }
-            Err(_) => Err(Fault::of_timeout(probe.marks().stage).within(limit)),
+            Err(_) => Err(Fault::of_timeout(probe.marks().stage, limit)),
         }
     }
 }

@@ -15,7 +15,7 @@ const HELD_MAX: usize = 2048;
 /// How much of its endpoint's pace a lane holds.
 const HELD_FOR: Duration = Duration::from_secs(1);
 /// The time of an attempt that is assumed before one was measured.
-const ATTEMPT_TIME_ASSUMED: Duration = Duration::from_millis(50);
+const ATTEMPT_TIME_ASSUMED: Duration = Duration::from_millis(20);
 
 /// Whether work is an event's first attempt or comes back for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,26 +37,24 @@ impl Fault {
         }
     }
 
-    /// The attempt's time was over in `stage`.
-    pub(super) fn of_timeout(stage: Stage) -> Self {
-        let failure = match stage {
-            Stage::Resolving => Failure::NameTimeout,
-            Stage::Connecting => Failure::ConnectTimeout,
-            Stage::Begun | Stage::Connected => Failure::Timeout,
-        };
+    /// The attempt's time, `limit`, was over in `stage`.
+    pub(super) fn of_timeout(stage: Stage, limit: Duration) -> Self {
+        let failure = timeout_failure(stage);
         Self {
             detail: failure.reason().sentence().to_owned(),
             failure,
         }
+        .after(limit)
     }
 
-    /// The client gave up in `stage` with `error`.
-    pub(super) fn of_error(error: &reqwest::Error, stage: Stage) -> Self {
+    /// The client gave up in `stage` with `error`. It has `connect_limit` for looking up
+    /// the name and connecting.
+    pub(super) fn of_error(error: &reqwest::Error, stage: Stage, connect_limit: Duration) -> Self {
         let mut failure = None;
         let mut innermost: Option<&(dyn Error + 'static)> = None;
         for cause in causes(error) {
             if let Some(lookup) = cause.downcast_ref::<LookupError>() {
-                return Self::of_lookup(lookup);
+                return Self::of_lookup(lookup, connect_limit);
             }
             if let Some(refusal) = cause.downcast_ref::<AddressRefusal>() {
                 return Self::blocked(refusal.clone());
@@ -66,7 +64,7 @@ impl Fault {
         }
         let failure = match failure {
             Some(failure) => failure,
-            None if error.is_timeout() => return Self::of_timeout(stage),
+            None if error.is_timeout() => return Self::of_timeout(stage, connect_limit),
             None => Failure::Other,
         };
         let sentence = failure.reason().sentence();
@@ -77,28 +75,30 @@ impl Fault {
         Self { failure, detail }
     }
 
-    /// Adds the limit that was exceeded to the sentence of a timeout.
-    pub(super) fn within(mut self, limit: Duration) -> Self {
-        if matches!(
-            self.failure,
-            Failure::NameTimeout | Failure::ConnectTimeout | Failure::Timeout
-        ) {
-            self.detail.push_str(&format!(" (limit {limit:?})"));
-        }
-        self
-    }
-
-    fn of_lookup(error: &LookupError) -> Self {
-        let failure = match error {
-            LookupError::Blocked(refusal) => return Self::blocked(refusal.clone()),
-            LookupError::NotFound(_) => Failure::NameNotFound,
-            LookupError::Timeout(_) => Failure::NameTimeout,
-            LookupError::Failed(..) => Failure::NameLookup,
-        };
-        Self {
+    fn of_lookup(error: &LookupError, limit: Duration) -> Self {
+        let because = |failure| Self {
             failure,
             detail: plain(&error.to_string()),
+        };
+        match error {
+            LookupError::Blocked(refusal) => Self::blocked(refusal.clone()),
+            LookupError::NotFound(_) => because(Failure::NameNotFound),
+            LookupError::Timeout(_) => because(Failure::NameTimeout).after(limit),
+            LookupError::Failed(..) => because(Failure::NameLookup),
         }
+    }
+
+    fn after(mut self, limit: Duration) -> Self {
+        self.detail.push_str(&format!(" (limit {limit:?})"));
+        self
+    }
+}
+
+fn timeout_failure(stage: Stage) -> Failure {
+    match stage {
+        Stage::Resolving => Failure::NameTimeout,
+        Stage::Connecting => Failure::ConnectTimeout,
+        Stage::Begun | Stage::Connected => Failure::Timeout,
     }
 }
 
@@ -172,7 +172,7 @@ fn io_failure(kind: io::ErrorKind, stage: Stage) -> Option<Failure> {
         | Kind::AddrNotAvailable
         // What a local firewall says.
         | Kind::PermissionDenied => Some(Failure::Unreachable),
-        Kind::TimedOut => Some(Fault::of_timeout(stage).failure),
+        Kind::TimedOut => Some(timeout_failure(stage)),
         Kind::ConnectionReset
         | Kind::ConnectionAborted
         | Kind::BrokenPipe
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_timeout_says_what_the_limit_was() {
-        let fault = Fault::of_timeout(Stage::Connected).within(Duration::from_millis(300));
+        let fault = Fault::of_timeout(Stage::Connected, Duration::from_millis(300));
         assert_eq!(fault.failure, Failure::Timeout);
         assert!(fault.detail.ends_with("(limit 300ms)"));
     }
