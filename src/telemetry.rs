@@ -20,7 +20,7 @@ pub struct Telemetry {
 /// Something that happened.
 pub trait Emit {
     /// Moves the metrics and logs the line that belong to it.
-    fn emit(&self, metrics: &Metrics);
+    fn emit(self, metrics: &Metrics);
 }
 
 impl Telemetry {

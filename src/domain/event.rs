@@ -109,7 +109,7 @@ impl EventFault {
         Self {
             reason: FaultReason::MissingField,
             field: Some(field.to_owned()),
-            sentence: format!("`{field}` is missing: every such event needs {expected}"),
+            sentence: format!("`{field}` is missing: an event of this kind needs {expected} there"),
         }
     }
 
@@ -299,7 +299,7 @@ fn check_alerts(data: &Map<String, Value>) -> Result<(), EventFault> {
             let path = || format!("data.alerts[{i}].{part}");
             match item.get(part) {
                 Some(Value::Object(_)) => {}
-                None => return Err(EventFault::missing(&path(), "an object there")),
+                None => return Err(EventFault::missing(&path(), "an object")),
                 Some(other) => {
                     return Err(EventFault::invalid(&path(), "an object", kind_of(other)));
                 }

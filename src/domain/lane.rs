@@ -236,7 +236,8 @@ impl<W> Lane<W> {
             Freshness::Fresh => self.fresh.len(),
             Freshness::Returning => self.held(),
         };
-        // Truncation is meant: a bound, within HELD_MIN and HELD_MAX.
+        // Cut off, which is meant: a bound, within HELD_MIN and HELD_MAX.
+        #[allow(clippy::cast_possible_truncation)]
         let room = (self.pace() * HELD_FOR.as_secs_f64()) as usize;
         held >= room.clamp(HELD_MIN, HELD_MAX)
     }

@@ -243,6 +243,5 @@ fn loader_of(scope: &Scope) -> usize {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
     scope.hash(&mut hasher);
-    // The remainder is below LOADERS.
-    (hasher.finish() % LOADERS as u64) as usize
+    usize::try_from(hasher.finish() % LOADERS as u64).unwrap_or(0)
 }

@@ -40,7 +40,7 @@ pub struct EventPlanned<'a> {
 }
 
 impl Emit for EventPlanned<'_> {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         let result = match self.result {
             EventResult::Accepted => "accepted",
             EventResult::Unmatched => "unmatched",
@@ -62,7 +62,7 @@ pub struct MessageQuarantined<'a> {
 }
 
 impl Emit for MessageQuarantined<'_> {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics.events.with_label_values(&["quarantined"]).inc();
         warn!(reason = self.fault.reason.code(), error = %self.fault, "message quarantined");
     }
@@ -75,7 +75,7 @@ pub struct AttemptFinished<'a> {
 }
 
 impl Emit for AttemptFinished<'_> {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         let attempt = self.attempt;
         let outcome = attempt.reason.map_or("delivered", Reason::code);
         let seconds = attempt.timing.total.as_secs_f64();
@@ -102,7 +102,7 @@ pub struct EgressBlocked {
 }
 
 impl Emit for EgressBlocked {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics.egress_blocked.with_label_values(&[self.rule]).inc();
     }
 }
@@ -114,7 +114,7 @@ pub struct Delivered {
 }
 
 impl Emit for Delivered {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics
             .deliveries
             .with_label_values(&["delivered", "none"])
@@ -132,7 +132,7 @@ pub struct DeadLettered<'a> {
 }
 
 impl Emit for DeadLettered<'_> {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics
             .deliveries
             .with_label_values(&["dead_lettered", self.reason.code()])
@@ -153,7 +153,7 @@ pub struct RetryScheduled {
 }
 
 impl Emit for RetryScheduled {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics
             .retries
             .with_label_values(&[self.reason.code()])
@@ -168,7 +168,7 @@ pub struct Deferred {
 }
 
 impl Emit for Deferred {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         metrics
             .deferrals
             .with_label_values(&[self.reason.code()])
@@ -185,7 +185,7 @@ pub struct SubscriptionDisabled<'a> {
 }
 
 impl Emit for SubscriptionDisabled<'_> {
-    fn emit(&self, _metrics: &Metrics) {
+    fn emit(self, _metrics: &Metrics) {
         warn!(
             subscription = %self.subscription, reason = self.reason.name(),
             "subscription disabled"
@@ -204,7 +204,7 @@ pub enum CacheRequest {
 }
 
 impl Emit for CacheRequest {
-    fn emit(&self, metrics: &Metrics) {
+    fn emit(self, metrics: &Metrics) {
         let result = match self {
             Self::Hit => "hit",
             Self::Miss => "miss",
@@ -223,7 +223,7 @@ pub struct StoreTrouble<'a> {
 }
 
 impl Emit for StoreTrouble<'_> {
-    fn emit(&self, _metrics: &Metrics) {
+    fn emit(self, _metrics: &Metrics) {
         warn!(action = self.action, error = %self.error, "store trouble, trying again");
     }
 }

@@ -60,6 +60,8 @@ impl Metrics {
     ///
     /// # Errors
     /// When a name or label is not valid or is there twice.
+    // One table, read from top to bottom.
+    #[allow(clippy::too_many_lines)]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let build = GaugeVec::new(

@@ -89,6 +89,7 @@ impl Fields {
         let mut flags = self.flags().await?;
         if let (Some(rate), None) = (self.rate, self.burst) {
             // Cut off: a burst is whole requests.
+            #[allow(clippy::cast_possible_truncation)]
             let burst = (rate * 2.0).max(1.0) as u64;
             flags.insert(
                 "rate_limit".to_owned(),

@@ -180,7 +180,7 @@ impl Draft {
         let folded = Folded {
             texts: Texts::new(self.folded_texts),
             prefixes: Prefixes::new(self.folded_prefixes),
-            suffixes: Suffixes::new(self.folded_suffixes),
+            suffixes: Suffixes::new(&self.folded_suffixes),
         };
         let ignores_case =
             !(folded.texts.is_empty() && folded.prefixes.is_empty() && folded.suffixes.is_empty());
@@ -191,7 +191,7 @@ impl Draft {
             ranges: self.ranges.into(),
             texts: Texts::new(self.texts),
             prefixes: Prefixes::new(self.prefixes),
-            suffixes: Suffixes::new(self.suffixes),
+            suffixes: Suffixes::new(&self.suffixes),
             wildcards: self.wildcards.into(),
             nets: Nets::new(&self.nets),
             folded: ignores_case.then(|| Box::new(folded)),

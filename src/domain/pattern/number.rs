@@ -46,6 +46,8 @@ impl Num {
         // `None` only for a number that no f64 holds: larger than all others is what it is.
         let float = number.as_f64().unwrap_or(f64::INFINITY);
         if float.fract() == 0.0 && float.abs() < WHOLE_BELOW {
+            // Whole and within ±WHOLE_BELOW: exact.
+            #[allow(clippy::cast_possible_truncation)]
             Num::Whole(float as i128)
         } else {
             Num::Float(float)
@@ -119,7 +121,10 @@ fn whole_to_float(whole: i128, float: f64) -> Ordering {
             Ordering::Greater
         };
     }
-    if whole <= float.floor() as i128 {
+    // Within ±WHOLE_BELOW: exact.
+    #[allow(clippy::cast_possible_truncation)]
+    let floor = float.floor() as i128;
+    if whole <= floor {
         Ordering::Less
     } else {
         Ordering::Greater

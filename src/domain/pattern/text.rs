@@ -70,7 +70,7 @@ impl Prefixes {
 }
 
 impl Suffixes {
-    pub(super) fn new(texts: Vec<Box<str>>) -> Suffixes {
+    pub(super) fn new(texts: &[Box<str>]) -> Suffixes {
         let mut reversed: Vec<Box<[u8]>> = texts
             .iter()
             .map(|text| text.bytes().rev().collect())
@@ -350,7 +350,7 @@ mod tests {
             let begins = affixes.iter().any(|affix| text.starts_with(affix));
             let ends = affixes.iter().any(|affix| text.ends_with(affix));
             prop_assert_eq!(Prefixes::new(boxed(&affixes)).begin(&text), begins);
-            prop_assert_eq!(Suffixes::new(boxed(&affixes)).end(&text), ends);
+            prop_assert_eq!(Suffixes::new(&boxed(&affixes)).end(&text), ends);
             prop_assert_eq!(Texts::new(boxed(&affixes)).contains(&text), affixes.contains(&text));
         }
     }
