@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::Carillon;
-use crate::cli::receiver::{Behaviour, Receiver, ReceiverSettings, TlsIdentity, channel};
+use crate::cli::receiver::{Behaviour, Observer, Receiver, ReceiverSettings, TlsIdentity};
 use crate::config::Config;
 use crate::domain::signature::VerificationKey;
 
@@ -94,7 +94,11 @@ async fn receivers(
     screen: &Screen,
     tls: TlsIdentity,
 ) -> anyhow::Result<(Receiver, Receiver)> {
-    let (observer, mut seen) = channel();
+    let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let observer: Observer = Arc::new(move |received, reply| {
+        // Nobody looks any more only after the end.
+        let _ = sender.send((received, reply.status));
+    });
     let settings = |tls| {
         let cast = Arc::clone(cast);
         ReceiverSettings {
@@ -108,8 +112,8 @@ async fn receivers(
     let secure = Receiver::start(settings(Some(tls))).await?;
     let (cast, screen) = (Arc::clone(cast), screen.clone());
     tokio::spawn(async move {
-        while let Some(received) = seen.recv().await {
-            if let Some(line) = cast.note(&received) {
+        while let Some((received, answer)) = seen.recv().await {
+            if let Some(line) = cast.note(&received, answer) {
                 screen.received(&line, &cast.table());
             }
         }

@@ -204,7 +204,7 @@ impl Cast {
     }
 
     /// Checks and counts a request; returns the line that tells of it.
-    pub fn note(&self, received: &Received) -> Option<String> {
+    pub fn note(&self, received: &Received, answer: StatusCode) -> Option<String> {
         let part = Part::of_path(&received.path)?;
         let mut seen = self.seen();
         let (_, key) = seen.subscriptions.get(&part)?;
@@ -235,7 +235,14 @@ impl Cast {
         count.has_more += u64::from(has_more);
         let id = received.header("webhook-id").unwrap_or_default().to_owned();
         let is_resend = !count.deliveries.insert(id);
-        Some(line(part, &kind, &body, is_resend, is_verified))
+        let alerts = alerts_of(&body);
+        Some(format!(
+            "{:<9} ← {kind:<28} signature {}  answers {}{}{alerts}",
+            part.name(),
+            if is_verified { "ok" } else { "WRONG" },
+            answer.as_u16(),
+            if is_resend { "  (again)" } else { "" },
+        ))
     }
 
     /// One line for each receiver.
@@ -260,18 +267,13 @@ impl Cast {
     }
 }
 
-fn line(part: Part, kind: &str, body: &Value, is_resend: bool, is_verified: bool) -> String {
-    let alerts = match body.pointer("/data/total") {
+/// How many alerts a lookup's body has.
+fn alerts_of(body: &Value) -> String {
+    match body.pointer("/data/total") {
         Some(total) => format!(
             "  {} of {total} alerts, has_more {}",
             body["data"]["count"], body["data"]["has_more"]
         ),
         None => String::new(),
-    };
-    format!(
-        "{:<9} ← {kind:<28} signature {}{}{alerts}",
-        part.name(),
-        if is_verified { "ok" } else { "WRONG" },
-        if is_resend { "  (again)" } else { "" },
-    )
+    }
 }
