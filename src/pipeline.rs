@@ -223,25 +223,26 @@ impl Pipeline {
 }
 
 /// One attempt, from the permit to the settled ticket.
+///
+/// The permit is held until what follows is durable, not only until the answer is there: so
+/// an endpoint's window is also the most that it may see again after a crash, and a store
+/// that does not take what follows stops what is sent.
 async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let Work { delivery, ticket } = work;
     let endpoint = match current_endpoint(context, &delivery).await {
         Ok(endpoint) => endpoint,
-        Err(reason) => {
-            drop(permit);
-            return settle::dead(context, delivery, reason, ticket).await;
-        }
+        Err(reason) => return settle::dead(context, delivery, reason, ticket).await,
     };
     let sent = send::send(context, &endpoint, &delivery, false).await;
     let now = context.ports.clock.now();
     permit.report(sent.pause_until.map(|until| until.since(now)));
-    drop(permit);
     let chance = context.ports.chance.fraction();
     let action = crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
     let began = sent.began;
     let last = sent.last();
     record::record(context, &delivery, sent, Some(action));
     settle::settle(context, delivery, action, began, last, ticket).await;
+    drop(permit);
 }
 
 /// The endpoint as it is now, or why the delivery ends here.

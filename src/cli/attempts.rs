@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::args::Since;
 use super::client::ApiClient;
-use super::output::{Look, Tone, text_of, time_of};
+use super::output::{Look, Tone, short_time_of, text_of, time_of};
 use super::{CliError, Globals, args, output};
 use crate::domain::timestamp::UnixMillis;
 
@@ -98,7 +98,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
     }
     if !page["next"].is_null() {
         output::note(&format!(
-            "there are more: --limit {} or a later --since",
+            "there are more: --limit {} shows more of them",
             args.limit * 10
         ));
     }
@@ -118,7 +118,7 @@ fn print_table(look: Look, items: &[Value], now: UnixMillis) -> Result<(), CliEr
     ];
     let row = |item: &Value| {
         vec![
-            Cell::new(time_of(item, "at", now)),
+            Cell::new(short_time_of(item, "at", now)),
             look.cell(tone(item), text_of(item, "outcome")),
             Cell::new(why(item)),
             Cell::new(text_of(item, "attempt")),

@@ -4,7 +4,6 @@
 //! client meets newer and older servers. Errors are `application/problem+json`
 //! (RFC 9457) and become a sentence with what to do about it.
 
-use std::fmt;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
@@ -14,6 +13,10 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use super::{CliError, Globals, output};
+
+mod error;
+
+pub use error::{ApiError, Problem};
 
 /// How often a call that may be repeated is made in all.
 const TRIES_MAX: usize = 4;
@@ -44,117 +47,6 @@ pub enum Repeat {
 
 /// Parameters of a query; those without a value are left out.
 pub type Query<'a> = [(&'a str, Option<String>)];
-
-/// Why the API did not do what was asked.
-#[derive(Debug)]
-pub enum ApiError {
-    /// It did not answer.
-    Unreachable {
-        /// Where it was looked for.
-        base: Url,
-        /// No connection was made at all.
-        no_connection: bool,
-        /// What went wrong.
-        detail: String,
-    },
-    /// It answered with an error.
-    Refused(Box<Problem>),
-    /// It answered with something that Carillon does not answer.
-    Unexpected(String),
-}
-
-/// An error answer: the members of RFC 9457 and Carillon's own.
-#[derive(Clone, Debug, Default)]
-pub struct Problem {
-    /// The HTTP status code.
-    pub status: u16,
-    /// What kind of problem, in words.
-    pub title: String,
-    /// What happened this time.
-    pub detail: String,
-    /// What kind of problem, for programs.
-    pub code: String,
-    /// The field at fault.
-    pub field: Option<String>,
-    /// The whole document; null when it was none.
-    pub document: Value,
-    /// How long the server asked to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-impl ApiError {
-    /// The answer, if there was one.
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            Self::Refused(problem) => Some(problem),
-            Self::Unreachable { .. } | Self::Unexpected(_) => None,
-        }
-    }
-
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } => true,
-            Self::Refused(problem) => matches!(problem.status, 429 | 503),
-            Self::Unexpected(_) => false,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.problem().and_then(|problem| problem.retry_after)
-    }
-}
-
-impl std::error::Error for ApiError {}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable {
-                base,
-                no_connection: true,
-                detail,
-            } => write!(
-                f,
-                "cannot reach {base} ({detail}): is `carillon serve` running there? \
-                 Set --api or CARILLON_API if it is elsewhere."
-            ),
-            Self::Unreachable { base, detail, .. } => {
-                write!(f, "{base} did not answer properly: {detail}")
-            }
-            Self::Refused(problem) => problem.fmt(f),
-            Self::Unexpected(detail) => f.write_str(detail),
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.title.is_empty() {
-            "the API refused"
-        } else {
-            &self.title
-        })?;
-        if !self.detail.is_empty() && self.detail != self.title {
-            write!(f, ": {}", self.detail)?;
-        }
-        let field = self.field.as_deref().filter(|f| !self.detail.contains(f));
-        match (field, self.code.as_str()) {
-            (Some(field), "") => write!(f, " (field {field})")?,
-            (Some(field), code) => write!(f, " (field {field}, {code})")?,
-            (None, "") => write!(f, " (status {})", self.status)?,
-            (None, code) => write!(f, " ({code})")?,
-        }
-        let advice = match self.status {
-            401 => "Give a valid token with --token or CARILLON_TOKEN.",
-            403 => "Use a token that may do this: a tenant's token only serves its tenant.",
-            413 => "Send less at a time.",
-            429 | 503 => "Try again later; `/readyz` of the operations listener says more.",
-            500 => "The log of `carillon serve` says more.",
-            _ => return Ok(()),
-        };
-        write!(f, ". {advice}")
-    }
-}
 
 impl ApiClient {
     /// A client of the API that the global options name. Needs a TLS provider that is
@@ -257,21 +149,22 @@ impl ApiClient {
         limit: Option<u64>,
     ) -> Result<Value, ApiError> {
         let mut items = Vec::new();
-        let mut cursor = None;
+        let mut cursor = None::<String>;
         loop {
             let missing = limit.map_or(PAGE_ITEMS, |limit| {
                 limit.saturating_sub(items.len() as u64).min(PAGE_ITEMS)
             });
             let mut query = query.to_vec();
             query.push(("limit", Some(missing.to_string())));
-            query.push(("cursor", cursor.take()));
+            query.push(("cursor", cursor.clone()));
             let mut page = self.get(path, &query).await?;
             let next = page["next"].take();
             let Value::Array(found) = page["items"].take() else {
                 let text = format!("{} answered a list without `items`", self.base);
                 return Err(ApiError::Unexpected(text));
             };
-            let stalled = found.is_empty();
+            // A list that does not move on must not be read for ever.
+            let stalled = found.is_empty() || next.as_str() == cursor.as_deref();
             items.extend(found);
             let full = limit.is_some_and(|limit| items.len() as u64 >= limit);
             match next {
@@ -402,26 +295,6 @@ impl ApiClient {
     }
 }
 
-impl Problem {
-    fn read(status: StatusCode, document: Value) -> Self {
-        let text = |name: &str| output::text_of(&document, name);
-        let field = Some(text("field")).filter(|field| !field.is_empty());
-        let title = match text("title") {
-            title if title.is_empty() => status.to_string(),
-            title => title,
-        };
-        Self {
-            status: status.as_u16(),
-            title,
-            detail: text("detail"),
-            code: text("code"),
-            field,
-            retry_after: None,
-            document,
-        }
-    }
-}
-
 /// The innermost cause says what happened; those around it only that a request failed.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
@@ -442,8 +315,11 @@ fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
+    use super::super::receiver::{Behaviour, Receiver, ReceiverSettings, Reply};
     use super::*;
 
     fn client(api: &str) -> ApiClient {
@@ -514,5 +390,60 @@ mod tests {
         let client = client(&format!("http://{address}"));
         let error = client.delete(&["x"]).await.unwrap_err().to_string();
         assert!(error.contains("is `carillon serve` running"), "{error}");
+    }
+
+    async fn api(replies: Vec<Reply>) -> (Receiver, ApiClient) {
+        let served = AtomicUsize::new(0);
+        let receiver = Receiver::start(ReceiverSettings {
+            behaviour: Behaviour::scripted(move |_| {
+                let next = served.fetch_add(1, Ordering::Relaxed);
+                replies[next.min(replies.len() - 1)].clone()
+            }),
+            ..ReceiverSettings::default()
+        });
+        let receiver = receiver.await.unwrap();
+        let client = client(&receiver.url());
+        (receiver, client)
+    }
+
+    fn reply(status: u16, body: &Value) -> Reply {
+        Reply {
+            body: body.to_string().into(),
+            ..Reply::status(StatusCode::from_u16(status).unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_may_be_repeated_is_repeated() {
+        let replies = vec![reply(503, &json!({})), reply(200, &json!({"id": 1}))];
+        let (receiver, client) = api(replies.clone()).await;
+        assert_eq!(client.get(&["x"], &[]).await.unwrap()["id"], 1);
+        assert_eq!(receiver.stop().await.requests, 2);
+
+        let (receiver, client) = api(replies).await;
+        let refused = client.post(&["x"], &json!({}), Repeat::Never).await;
+        assert_eq!(refused.unwrap_err().problem().unwrap().status, 503);
+        assert_eq!(receiver.stop().await.requests, 1);
+
+        let (receiver, client) = api(vec![reply(422, &json!({}))]).await;
+        client.get(&["x"], &[]).await.unwrap_err();
+        assert_eq!(receiver.stop().await.requests, 1);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_and_no_further() {
+        let page = |next: Value| reply(200, &json!({"items": [1, 2], "next": next}));
+        let pages = vec![page(json!("a")), page(json!("b")), page(Value::Null)];
+        let (_receiver, client) = api(pages.clone()).await;
+        let all = client.list(&["x"], &[], None).await.unwrap();
+        assert_eq!(all, json!({"items": [1, 2, 1, 2, 1, 2], "next": null}));
+
+        let (_receiver, client) = api(pages).await;
+        let some = client.list(&["x"], &[], Some(4)).await.unwrap();
+        assert_eq!(some, json!({"items": [1, 2, 1, 2], "next": "b"}));
+
+        let (receiver, client) = api(vec![page(json!("a"))]).await;
+        client.list(&["x"], &[], None).await.unwrap();
+        assert_eq!(receiver.stop().await.requests, 2);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::Since;
 use super::client::{ApiClient, Repeat};
-use super::output::{Look, Tone, text_of, time_of};
+use super::output::{Look, Tone, short_time_of, text_of};
 use super::{CliError, Globals, args, output};
 use crate::domain::delivery::DeadReason;
 use crate::domain::timestamp::UnixMillis;
@@ -157,7 +157,7 @@ fn row(look: Look, item: &Value, now: UnixMillis) -> Vec<Cell> {
         text_of(item, "last_reason")
     );
     vec![
-        Cell::new(time_of(item, "dead_at", now)),
+        Cell::new(short_time_of(item, "dead_at", now)),
         look.cell(Tone::Bad, text_of(item, "reason")),
         Cell::new(last.trim()),
         Cell::new(text_of(item, "attempts")),
@@ -214,8 +214,10 @@ async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result
             }
         };
         let done = answer["redriven"].as_u64().unwrap_or(0);
-        matched += answer["matched"].as_u64().unwrap_or(done);
         redriven += done;
+        // Each answer counts what it found, up to its limit or beyond.
+        let found = answer["matched"].as_u64().unwrap_or(0);
+        matched = redriven.max(matched).max(found);
         progress.set_position(redriven);
         if done < step || args.limit.is_some_and(|limit| redriven >= limit) {
             break;
@@ -263,6 +265,10 @@ fn say(
 mod tests {
     use std::time::Duration;
 
+    use clap::Parser as _;
+
+    use super::super::receiver::{Behaviour, Received, Receiver, ReceiverSettings, Reply, channel};
+    use super::super::{Cli, Command};
     use super::*;
 
     #[test]
@@ -286,5 +292,47 @@ mod tests {
             Value::from(selection(&args, now)),
             json!({"reason": "gone", "until": "2026-03-01T11:00:00.000Z"})
         );
+    }
+
+    #[tokio::test]
+    async fn redriving_goes_on_in_steps_and_never_in_circles() {
+        // Whoever comes first installs it; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (observer, mut seen) = channel();
+        let script = |received: &Received| {
+            let request: Value = serde_json::from_slice(&received.body).unwrap();
+            let redriven = request["limit"].as_u64().unwrap();
+            Reply {
+                body: json!({"matched": 9999, "redriven": redriven})
+                    .to_string()
+                    .into(),
+                ..Reply::default()
+            }
+        };
+        let api = Receiver::start(ReceiverSettings {
+            behaviour: Behaviour::scripted(script),
+            observer: Some(observer),
+            ..ReceiverSettings::default()
+        });
+        let api = api.await.unwrap();
+        let line = format!(
+            "carillon --api {} dead-letters redrive --limit 2500",
+            api.url()
+        );
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::DeadLetters(args) = cli.command else {
+            panic!("another command");
+        };
+        run(args, &cli.globals).await.unwrap();
+        api.stop().await;
+        let mut requests = Vec::new();
+        while let Ok(received) = seen.try_recv() {
+            requests.push(serde_json::from_slice::<Value>(&received.body).unwrap());
+        }
+        let limits: Vec<_> = requests.iter().map(|r| r["limit"].as_u64()).collect();
+        assert_eq!(limits, [Some(1000), Some(1000), Some(500)]);
+        assert!(requests[0]["until"].is_null());
+        assert!(requests[1]["until"].is_string());
+        assert_eq!(requests[1]["until"], requests[2]["until"]);
     }
 }

@@ -176,6 +176,23 @@ pub fn time_of(item: &Value, name: &str, now: UnixMillis) -> String {
     }
 }
 
+/// The same, short, for a table: `12:30:00Z (5m ago)` today, else `2026-03-01 12:30Z`.
+pub fn short_time_of(item: &Value, name: &str, now: UnixMillis) -> String {
+    let text = text_of(item, name);
+    let Some(at) = UnixMillis::parse_rfc3339(&text) else {
+        return text;
+    };
+    // The text has a fixed form: the date, `T`, the time to the second, a fraction.
+    let (text, today) = (at.to_string(), now.to_string());
+    match (text.get(..10), text.get(11..16), text.get(11..19)) {
+        (date, _, Some(time)) if date == today.get(..10) => {
+            format!("{time}Z ({})", relative(at, now))
+        }
+        (Some(date), Some(time), _) => format!("{date} {time}Z"),
+        _ => text,
+    }
+}
+
 /// `2026-03-01 12:30:00Z (5m ago)`
 pub fn moment(at: UnixMillis, now: UnixMillis) -> String {
     let text = at.to_string();
@@ -212,6 +229,54 @@ pub fn span(duration: Duration) -> String {
 pub fn count(n: u64, noun: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{n} {noun}{plural}")
+}
+
+/// JSON text with line breaks and indents; members and numbers stay as they were written.
+/// For text that is valid JSON.
+pub fn pretty(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let indent = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut chars = json.chars().filter(|c| !c.is_control()).peekable();
+    while let Some(c) = chars.next() {
+        if in_string {
+            out.push(c);
+            in_string = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        match c {
+            ' ' => {}
+            '{' | '[' => {
+                out.push(c);
+                while chars.next_if_eq(&' ').is_some() {}
+                if let Some(end) = chars.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    indent(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                indent(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                indent(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c => {
+                in_string = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
 }
 
 /// A progress bar on standard error over `total` (a spinner without); hidden when that
@@ -255,6 +320,36 @@ mod tests {
         assert_eq!(time_of(&item, "c", now), "x");
         assert_eq!(time_of(&item, "absent", now), "");
         assert_eq!(relative(now, now), "now");
+    }
+
+    #[test]
+    fn a_table_has_short_times() {
+        let now = UnixMillis::parse_rfc3339("2026-03-01T12:30:00Z").unwrap();
+        let item = json!({"a": "2026-03-01T12:25:00Z", "b": "2026-02-28T12:25:00Z", "c": "x"});
+        assert_eq!(short_time_of(&item, "a", now), "12:25:00Z (5m ago)");
+        assert_eq!(short_time_of(&item, "b", now), "2026-02-28 12:25Z");
+        assert_eq!(short_time_of(&item, "c", now), "x");
+    }
+
+    #[test]
+    fn json_is_spread_and_not_rewritten() {
+        let text = "{\"b\":[1.50, {}, [ ]],\n\"a\":\"x, \\\\\\\"{ y:\",\"c\":{\"d\":null}}";
+        let expected = [
+            "{",
+            "  \"b\": [",
+            "    1.50,",
+            "    {},",
+            "    []",
+            "  ],",
+            "  \"a\": \"x, \\\\\\\"{ y:\",",
+            "  \"c\": {",
+            "    \"d\": null",
+            "  }",
+            "}",
+        ];
+        assert_eq!(pretty(text).lines().collect::<Vec<_>>(), expected);
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&pretty(text)).unwrap(), value);
     }
 
     #[test]

@@ -51,17 +51,7 @@ pub struct Args {
 /// When an event was refused, or the API cannot be asked.
 pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
     let (mut input, size) = open(&args.file).await?;
-    let unit = if size.is_some() { "bytes" } else { "events" };
-    let mut publisher = Publisher {
-        client: ApiClient::new(globals)?,
-        skip_invalid: args.skip_invalid,
-        batcher: Batcher::new(args.batch.into()),
-        progress: output::progress(size, unit),
-        by_bytes: size.is_some(),
-        noun: "line",
-        published: 0,
-        refused: 0,
-    };
+    let mut publisher = Publisher::new(&args, ApiClient::new(globals)?, size);
     let result = publisher.publish_all(&mut input).await;
     publisher.progress.finish_and_clear();
     publisher.summary(globals.json)?;
@@ -98,6 +88,20 @@ struct Publisher {
 }
 
 impl Publisher {
+    fn new(args: &Args, client: ApiClient, size: Option<u64>) -> Self {
+        let unit = if size.is_some() { "bytes" } else { "events" };
+        Self {
+            client,
+            skip_invalid: args.skip_invalid,
+            batcher: Batcher::new(args.batch.into()),
+            progress: output::progress(size, unit),
+            by_bytes: size.is_some(),
+            noun: "line",
+            published: 0,
+            refused: 0,
+        }
+    }
+
     async fn publish_all(&mut self, input: &mut Input) -> Result<(), CliError> {
         let unreadable = |error: std::io::Error| CliError::io("the input", &error);
         let mut line = Vec::new();
@@ -266,3 +270,6 @@ impl Publisher {
         output::line(&text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -29,12 +29,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::args::now;
-use crate::domain::signature::{SignatureFault, SignedHeaders, VerificationKey};
+use crate::domain::signature::VerificationKey;
 use crate::domain::timestamp::UnixMillis;
 
+mod counts;
 mod tls;
+mod verdict;
 
+pub use counts::Counts;
 pub use tls::TlsIdentity;
+pub use verdict::{Verdicts, signed_headers};
+
+use counts::{Counters, InFlight};
 
 /// A client that has not finished its handshake by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -201,120 +207,6 @@ impl Received {
     }
 }
 
-/// What checking the signatures of a request gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
-    /// Standard Webhooks; `None` when there was no key to check with.
-    pub standard: Option<Result<(), SignatureFault>>,
-    /// `X-Leicbit-Signature`; `None` without a key, or when the header is absent.
-    pub leicbit: Option<Result<(), SignatureFault>>,
-}
-
-impl Verdicts {
-    /// Checks a request against each of `keys`; one that fits is enough.
-    pub fn check(
-        keys: &[VerificationKey],
-        headers: &SignedHeaders<'_>,
-        body: &[u8],
-        now: UnixMillis,
-        tolerance_s: u64,
-    ) -> Self {
-        let standard = any_key(keys, |key| {
-            key.verify_standard(headers, body, now, tolerance_s)
-        });
-        let leicbit = headers.leicbit.and_then(|header| {
-            any_key(keys, |key| {
-                key.verify_leicbit(header, body, now, tolerance_s)
-            })
-        });
-        Self { standard, leicbit }
-    }
-
-    /// Whether every signature that was checked fits; `None` when none was checked.
-    pub fn verified(&self) -> Option<bool> {
-        let mut checked = self.standard.iter().chain(&self.leicbit).peekable();
-        checked.peek()?;
-        Some(checked.all(Result::is_ok))
-    }
-}
-
-/// The verdict of the first key that fits, else of the last one; `None` without keys.
-fn any_key(
-    keys: &[VerificationKey],
-    check: impl Fn(&VerificationKey) -> Result<(), SignatureFault>,
-) -> Option<Result<(), SignatureFault>> {
-    let mut verdict = None;
-    for key in keys {
-        let found = check(key);
-        if found.is_ok() {
-            return Some(found);
-        }
-        verdict = Some(found);
-    }
-    verdict
-}
-
-/// The signature headers among `headers`.
-pub fn signed_headers(headers: &HeaderMap) -> SignedHeaders<'_> {
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    SignedHeaders {
-        id: text("webhook-id"),
-        timestamp: text("webhook-timestamp"),
-        signature: text("webhook-signature"),
-        leicbit: text("x-leicbit-signature"),
-    }
-}
-
-/// What a receiver has counted so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections accepted.
-    pub connections: u64,
-    /// Requests read to the end.
-    pub requests: u64,
-    /// Of them, answered with 2xx.
-    pub acknowledged: u64,
-    /// Of them, those whose signatures were checked and fit.
-    pub verified: u64,
-    /// Of them, those whose signatures were checked and do not fit.
-    pub unverified: u64,
-    /// Bytes of all bodies.
-    pub body_bytes: u64,
-    /// Requests read and not answered yet.
-    pub in_flight: u64,
-    /// The most that were in flight at once.
-    pub in_flight_max: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    connections: AtomicU64,
-    requests: AtomicU64,
-    acknowledged: AtomicU64,
-    verified: AtomicU64,
-    unverified: AtomicU64,
-    body_bytes: AtomicU64,
-    in_flight: AtomicU64,
-    in_flight_max: AtomicU64,
-}
-
-/// Counts a request as in flight until it is dropped.
-struct InFlight<'a>(&'a Counters);
-
-impl<'a> InFlight<'a> {
-    fn enter(counters: &'a Counters) -> Self {
-        let in_flight = counters.in_flight.fetch_add(1, Relaxed) + 1;
-        counters.in_flight_max.fetch_max(in_flight, Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
 /// A running receiver; dropped, it stops at once.
 #[must_use = "a dropped receiver stops"]
 pub struct Receiver {
@@ -386,17 +278,7 @@ impl Receiver {
 
     /// What it has counted so far.
     pub fn counts(&self) -> Counts {
-        let counters = &self.shared.counters;
-        Counts {
-            connections: counters.connections.load(Relaxed),
-            requests: counters.requests.load(Relaxed),
-            acknowledged: counters.acknowledged.load(Relaxed),
-            verified: counters.verified.load(Relaxed),
-            unverified: counters.unverified.load(Relaxed),
-            body_bytes: counters.body_bytes.load(Relaxed),
-            in_flight: counters.in_flight.load(Relaxed),
-            in_flight_max: counters.in_flight_max.load(Relaxed),
-        }
+        self.shared.counters.read()
     }
 
     /// Stops listening, finishes what is under way (at most five seconds), and says what
@@ -512,7 +394,7 @@ impl Shared {
         };
         received.verdicts = self.check(&received);
         let reply = self.settings.behaviour.reply(&received);
-        self.count(&received, &reply);
+        self.counters.count(&received, &reply);
         if let Some(observer) = &self.settings.observer {
             observer(received, &reply);
         }
@@ -534,21 +416,5 @@ impl Shared {
         }
         let headers = signed_headers(&received.headers);
         Verdicts::check(keys, &headers, &received.body, received.at, *tolerance_s)
-    }
-
-    fn count(&self, received: &Received, reply: &Reply) {
-        let counters = &self.counters;
-        counters.requests.fetch_add(1, Relaxed);
-        counters
-            .body_bytes
-            .fetch_add(received.body.len() as u64, Relaxed);
-        if reply.status.is_success() {
-            counters.acknowledged.fetch_add(1, Relaxed);
-        }
-        match received.verdicts.verified() {
-            Some(true) => counters.verified.fetch_add(1, Relaxed),
-            Some(false) => counters.unverified.fetch_add(1, Relaxed),
-            None => 0,
-        };
     }
 }

@@ -109,9 +109,10 @@ impl Printer {
     }
 
     fn body(&self, text: &mut String, received: &Received, body: Option<&Value>) {
+        let raw = String::from_utf8_lossy(&received.body);
         let shown = match body {
-            Some(body) => format!("{body:#}"),
-            None => String::from_utf8_lossy(&received.body).into_owned(),
+            Some(_) => output::pretty(&raw),
+            None => raw.into_owned(),
         };
         let (lines_max, chars_max) = match self.in_full {
             true => (usize::MAX, usize::MAX),

@@ -88,7 +88,8 @@ impl Fields {
         let mut document = self.read_data().await?;
         let mut flags = self.flags().await?;
         if let (Some(rate), None) = (self.rate, self.burst) {
-            // Cut off: a burst is whole requests.
+            // Cut off: a burst is whole requests. A cast from a float saturates.
+            #[allow(clippy::cast_possible_truncation)]
             #[allow(clippy::cast_possible_truncation)]
             let burst = (rate * 2.0).max(1.0) as u64;
             flags.insert(
