@@ -6,6 +6,7 @@
 //! flight. Both counts are printed.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -229,7 +230,9 @@ async fn nothing_is_lost_and_only_what_was_in_flight_is_repeated() {
     let arrived = arrivals.lock().unwrap().clone();
     let total: usize = arrived.values().sum();
     let (expected, duplicated) = (EVENTS * SUBSCRIPTIONS, total - arrived.len());
-    println!(
+    // Straight to standard error: to be seen also when the test passes.
+    let _ = writeln!(
+        std::io::stderr(),
         "kills {KILLS}, expected {expected}, delivered {}, lost {}, duplicated {duplicated}, in flight at the kills {in_flight}",
         arrived.len(),
         expected - arrived.len(),

@@ -344,30 +344,30 @@ impl Acks {
 }
 
 impl Batch {
-    /// Cuts it in two, to find what in it cannot be written; `Err` gives back what is one.
-    // Both sides are batches: there is no smaller error.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn halve(mut self) -> Result<(Self, Self), Self> {
+    /// Whether it cannot be cut further.
+    pub(super) fn is_one(&self) -> bool {
+        let acks = usize::from(self.acks.len() > 0);
+        let audit = usize::from(!self.audit.is_empty());
+        self.work.len() + self.records.len() + acks + audit <= 1
+    }
+
+    /// Cuts it in two, to find what in it cannot be written. The order of work is kept.
+    pub(super) fn halve(mut self) -> (Self, Self) {
         let mut first = Self::default();
         let lazy = self.acks.len() + self.audit.len();
-        match (self.work.len(), self.records.len()) {
-            (0, 0) if self.acks.len() > 0 && !self.audit.is_empty() => {
-                first.acks = self.acks.take()
-            }
-            (0, 0) => return Err(self),
-            (0, _) if lazy > 0 => first.records = std::mem::take(&mut self.records),
-            (0, 1) | (1, 0) if lazy == 0 => return Err(self),
-            (0, records) => first.records = self.records.drain(..records / 2).collect(),
-            (_, records) if records + lazy > 0 => first.work = std::mem::take(&mut self.work),
-            (work, _) => first.work = self.work.drain(..work / 2).collect(),
+        let (work, records) = (self.work.len(), self.records.len());
+        if work > 0 && records + lazy > 0 {
+            first.work = std::mem::take(&mut self.work);
+        } else if work > 0 {
+            first.work = self.work.drain(..work / 2).collect();
+        } else if records > 0 && lazy > 0 {
+            first.records = std::mem::take(&mut self.records);
+        } else if records > 0 {
+            first.records = self.records.drain(..records / 2).collect();
+        } else {
+            first.acks = std::mem::take(&mut self.acks);
         }
-        Ok((first, self))
-    }
-}
-
-impl Acks {
-    fn take(&mut self) -> Self {
-        std::mem::take(self)
+        (first, self)
     }
 }
 

@@ -222,16 +222,12 @@ impl Hand {
             }
             Err(fault) => fault,
         };
-        if fault.is_outage() {
+        if fault.is_outage() || batch.is_one() {
             return self.give_up(batch, &fault);
         }
-        match batch.halve() {
-            Ok((first, second)) => {
-                self.commit(first);
-                self.commit(second);
-            }
-            Err(batch) => self.give_up(batch, &fault),
-        }
+        let (first, second) = batch.halve();
+        self.commit(first);
+        self.commit(second);
     }
 
     /// Runs `apply` in a transaction, which is taken back when it fails.

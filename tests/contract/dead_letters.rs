@@ -1,0 +1,221 @@
+//! Dead letters: kept whole, found by every filter, sent again without loss.
+
+use std::collections::BTreeSet;
+
+use carillon::domain::delivery::DeadReason;
+use carillon::domain::timestamp::UnixMillis;
+use carillon::ports::{DeadLetterQuery, Parcel};
+
+use crate::harness::{
+    Harness, Limits, Store, dead, decoded, delivery, delivery_to, event_ids, failed,
+    subscription_id, tenant, waiting,
+};
+
+fn all() -> DeadLetterQuery {
+    DeadLetterQuery {
+        limit: 10_000,
+        ..DeadLetterQuery::default()
+    }
+}
+
+/// Puts letters of events 0.. that died at 0, 10, 20 and so on, newest first.
+async fn put_letters(store: &Store, count: u32) {
+    let letter = |n: u32| {
+        let at = UnixMillis(i64::from(n) * 10);
+        Parcel::Dead(dead(failed(delivery(n)), DeadReason::Exhausted, at))
+    };
+    store.put((0..count).rev().map(letter).collect()).await;
+}
+
+async fn listed(store: &Store, query: &DeadLetterQuery) -> Vec<String> {
+    let letters = store.dead_letters.list(query).await.unwrap();
+    let id = |letter: &carillon::domain::delivery::DeadLetter| letter.delivery.event.id.to_string();
+    letters.iter().map(id).collect()
+}
+
+pub async fn a_dead_letter_keeps_everything<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    for (n, reason) in (0..).zip(DeadReason::ALL) {
+        let letter = dead(
+            failed(failed(delivery(n))),
+            reason,
+            UnixMillis(i64::from(n)),
+        );
+        store.put(vec![Parcel::Dead(letter.clone())]).await;
+        let found = store.dead_letters.list(&all()).await.unwrap();
+        let last = found.last().unwrap();
+        assert_eq!(format!("{last:?}"), format!("{letter:?}"));
+    }
+    assert_eq!(store.dead_letters.count(&all()).await.unwrap(), 4);
+    store.no_delivery_comes().await;
+}
+
+pub async fn every_filter_filters<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let letters = [
+        (delivery_to("acme", 0, 1), DeadReason::Exhausted, 100),
+        (delivery_to("acme", 1, 2), DeadReason::Gone, 200),
+        (delivery_to("bell", 2, 1), DeadReason::Exhausted, 300),
+        (delivery_to("bell", 3, 3), DeadReason::Gone, 400),
+    ];
+    let letters = letters.map(|(d, reason, at)| Parcel::Dead(dead(d, reason, UnixMillis(at))));
+    store.put(letters.into()).await;
+    let acme = || DeadLetterQuery {
+        tenant: Some(tenant("acme")),
+        ..all()
+    };
+    let to_1 = || DeadLetterQuery {
+        subscription: Some(subscription_id(1)),
+        ..all()
+    };
+    let gone = || DeadLetterQuery {
+        reason: Some(DeadReason::Gone),
+        ..all()
+    };
+    let since = |ms| Some(UnixMillis(ms));
+    let cases = [
+        (all(), vec![0, 1, 2, 3]),
+        (acme(), vec![0, 1]),
+        (to_1(), vec![0, 2]),
+        (gone(), vec![1, 3]),
+        (
+            DeadLetterQuery {
+                since: since(200),
+                ..all()
+            },
+            vec![1, 2, 3],
+        ),
+        (
+            DeadLetterQuery {
+                until: since(300),
+                ..all()
+            },
+            vec![0, 1],
+        ),
+        (
+            DeadLetterQuery {
+                since: since(200),
+                until: since(400),
+                ..all()
+            },
+            vec![1, 2],
+        ),
+        (DeadLetterQuery { limit: 3, ..all() }, vec![0, 1, 2]),
+        (
+            DeadLetterQuery {
+                tenant: Some(tenant("bell")),
+                ..to_1()
+            },
+            vec![2],
+        ),
+        (
+            DeadLetterQuery {
+                tenant: Some(tenant("none")),
+                ..all()
+            },
+            vec![],
+        ),
+        (
+            DeadLetterQuery {
+                tenant: Some(tenant("bell")),
+                limit: 1,
+                ..gone()
+            },
+            vec![3],
+        ),
+    ];
+    for (query, expected) in cases {
+        let expected: Vec<_> = expected.iter().map(|n| format!("evt_{n}")).collect();
+        assert_eq!(listed(&store, &query).await, expected, "{query:?}");
+        let counted = store.dead_letters.count(&query).await.unwrap();
+        assert_eq!(counted, expected.len() as u64, "{query:?}");
+    }
+    let redriven = store.dead_letters.redrive(&gone(), backend.now()).await;
+    assert_eq!(redriven.unwrap(), 2);
+    assert_eq!(listed(&store, &all()).await, ["evt_0", "evt_2"]);
+}
+
+pub async fn looking_changes_nothing<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    put_letters(&store, 3).await;
+    let before = format!("{:?}", store.dead_letters.list(&all()).await.unwrap());
+    for _ in 0..1000 {
+        let now = format!("{:?}", store.dead_letters.list(&all()).await.unwrap());
+        assert_eq!(now, before);
+    }
+    assert_eq!(store.dead_letters.count(&all()).await.unwrap(), 3);
+}
+
+pub async fn redriven_ones_are_due_and_new<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    put_letters(&store, 2).await;
+    let redriven = store.dead_letters.redrive(&all(), backend.now()).await;
+    assert_eq!(redriven.unwrap(), 2);
+    assert!(listed(&store, &all()).await.is_empty());
+    let taken = store.take_deliveries(2).await;
+    for found in decoded(&taken) {
+        let n = found.event.id.as_str().trim_start_matches("evt_");
+        let sent = failed(delivery(n.parse().unwrap())).redriven();
+        assert_eq!(format!("{found:?}"), format!("{sent:?}"));
+    }
+    let again = store.dead_letters.redrive(&all(), backend.now()).await;
+    assert_eq!(again.unwrap(), 0);
+    store.no_delivery_comes().await;
+}
+
+pub async fn redriving_honours_its_limit_oldest_first<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    put_letters(&store, 5).await;
+    let two = DeadLetterQuery { limit: 2, ..all() };
+    let redriven = store.dead_letters.redrive(&two, backend.now()).await;
+    assert_eq!(redriven.unwrap(), 2);
+    let mut ids = event_ids(&store.take_deliveries(2).await);
+    ids.sort();
+    assert_eq!(ids, ["evt_0", "evt_1"]);
+    assert_eq!(listed(&store, &all()).await, ["evt_2", "evt_3", "evt_4"]);
+}
+
+pub async fn many_are_redriven_once_each<H: Harness>() {
+    const COUNT: u32 = 1203;
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    put_letters(&store, COUNT).await;
+    let redriven = store.dead_letters.redrive(&all(), backend.now()).await;
+    assert_eq!(redriven.unwrap(), u64::from(COUNT));
+    let taken = store.take_deliveries(COUNT as usize).await;
+    let ids: BTreeSet<_> = event_ids(&taken).into_iter().collect();
+    assert_eq!(ids.len(), COUNT as usize);
+    store.no_delivery_comes().await;
+    assert_eq!(store.dead_letters.count(&all()).await.unwrap(), 0);
+}
+
+pub async fn one_is_discarded_once<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    put_letters(&store, 3).await;
+    let id = delivery(1).id;
+    assert!(store.dead_letters.discard(&id).await.unwrap());
+    assert!(!store.dead_letters.discard(&id).await.unwrap());
+    assert_eq!(listed(&store, &all()).await, ["evt_0", "evt_2"]);
+}
+
+pub async fn it_survives_a_crash<H: Harness>() {
+    let mut backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    store.put(vec![waiting(delivery(0), backend.now())]).await;
+    let taken = store.take_deliveries(1).await;
+    put_letters(&store, 1).await;
+    for taken in taken {
+        taken.receipt.ack();
+    }
+    store.backend.flush().await;
+    backend.crash().await;
+    let store = backend.store();
+    assert_eq!(listed(&store, &all()).await, ["evt_0"]);
+    store.no_delivery_comes().await;
+}
