@@ -24,6 +24,8 @@ const EVENTS: usize = 2_000;
 const SUBSCRIPTIONS: usize = 5;
 const KILLS: usize = 10;
 const BATCH: usize = 100;
+/// The default of `delivery.endpoint_max_in_flight`.
+const ENDPOINT_WINDOW: usize = 32;
 /// How long anything may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -136,10 +138,9 @@ async fn publish(client: &reqwest::Client, api: &Mutex<String>, batch: &Value) {
     let begun = Instant::now();
     loop {
         let url = format!("{}/v1/events", api.lock().unwrap());
-        if let Ok(answer) = client.post(url).json(batch).send().await {
-            if answer.status() == StatusCode::ACCEPTED {
-                return;
-            }
+        let sent = client.post(url).json(batch).send().await;
+        if sent.is_ok_and(|answer| answer.status() == StatusCode::ACCEPTED) {
+            return;
         }
         assert!(begun.elapsed() < PATIENCE, "a batch was not accepted");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -238,6 +239,11 @@ async fn nothing_is_lost_and_only_what_was_in_flight_is_repeated() {
         expected - arrived.len(),
     );
     assert_eq!(arrived.len(), expected);
+    // A permit is held until its delivery is settled, so windows bound what is in flight.
+    assert!(
+        in_flight <= KILLS * SUBSCRIPTIONS * ENDPOINT_WINDOW,
+        "{in_flight} in flight"
+    );
     assert!(
         duplicated <= in_flight,
         "{duplicated} duplicates, {in_flight} in flight"

@@ -1,7 +1,7 @@
 //! The embedded backend: every store port on one SQLite file (design section 5).
 //!
-//! Writes go through one thread that commits what is waiting together ([`queue`],
-//! [`writer`]); reads run on connections of their own and never wait for it. Durable
+//! Writes go through one thread that commits what is waiting together (`queue`,
+//! `writer`); reads run on connections of their own and never wait for it. Durable
 //! with `synchronous=FULL`: what a call has confirmed survives `kill -9` and power loss.
 //!
 //! What it does not do: share its file. One process has it, by a lock beside it. The

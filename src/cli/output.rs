@@ -90,7 +90,7 @@ pub fn write(bytes: &[u8]) -> Result<(), CliError> {
 /// Prints a line.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn line(text: &str) -> Result<(), CliError> {
     write(format!("{text}\n").as_bytes())
 }
@@ -98,7 +98,7 @@ pub fn line(text: &str) -> Result<(), CliError> {
 /// Prints a JSON document, spread over lines.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn json(document: &Value) -> Result<(), CliError> {
     line(&format!("{document:#}"))
 }
@@ -112,7 +112,7 @@ pub fn note(text: &str) {
 /// Prints a table that fits the terminal; one line per row, unwrapped, elsewhere.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
     line(&render_table(look, header, rows))
 }
@@ -133,7 +133,7 @@ fn render_table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
 /// Prints names and values below each other; values that are empty are left out.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn fields(look: Look, pairs: &[(&str, String)]) -> Result<(), CliError> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
