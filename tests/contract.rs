@@ -45,7 +45,8 @@ macro_rules! suite {
             dead_letters: a_dead_letter_keeps_everything, every_filter_filters,
                 looking_changes_nothing, redriven_ones_are_due_and_new,
                 redriving_honours_its_limit_oldest_first, many_are_redriven_once_each,
-                one_is_discarded_once, it_survives_a_crash;
+                one_is_discarded_once, it_survives_a_crash,
+                a_dead_letter_does_not_wait_any_more;
             quarantine: a_message_keeps_its_bytes_and_reason, it_can_be_requeued_once,
                 it_survives_a_crash;
             subscriptions: a_change_is_visible_when_the_call_returns, versions_guard_changes,

@@ -219,3 +219,18 @@ pub async fn it_survives_a_crash<H: Harness>() {
     assert_eq!(listed(&store, &all()).await, ["evt_0"]);
     store.no_delivery_comes().await;
 }
+
+/// The dead letter is durable, its acknowledgement is not: it does not wait as well.
+pub async fn a_dead_letter_does_not_wait_any_more<H: Harness>() {
+    let mut backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    store.put(vec![waiting(delivery(1), backend.now())]).await;
+    let taken = store.take_deliveries(1).await;
+    let letter = dead(failed(delivery(1)), DeadReason::Exhausted, backend.now());
+    store.put(vec![Parcel::Dead(letter)]).await;
+    drop((taken, store));
+    backend.restart().await;
+    let store = backend.store();
+    store.no_delivery_comes().await;
+    assert_eq!(listed(&store, &all()).await.len(), 1);
+}

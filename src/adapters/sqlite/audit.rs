@@ -44,18 +44,10 @@ pub(super) struct RingCounters(HashMap<SubscriptionId, i64>);
 impl AuditLog for Sqlite {
     fn append(&self, attempt: Attempt) {
         // Asked first, so that what is dropped costs next to nothing.
-        let kept = self.queue.has_audit_room() && {
-            let record = codec::attempt::encode(&attempt, self.settings.audit_body_bytes);
-            self.queue.keep(AuditRow {
-                subscription: attempt.subscription,
-                tenant: attempt.tenant,
-                event: attempt.event,
-                delivery: attempt.delivery,
-                delivered: attempt.reason.is_none(),
-                at: attempt.at,
-                record,
-            })
-        };
+        let kept = self.queue.has_audit_room()
+            && self
+                .queue
+                .keep(AuditRow::encode(attempt, self.settings.audit_body_bytes));
         if !kept {
             self.settings.audit_dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -73,6 +65,21 @@ impl AuditLog for Sqlite {
             rows.filter_map(|row| row.map(decode).transpose()).collect()
         };
         self.readers.read(look).await
+    }
+}
+
+impl AuditRow {
+    /// Encodes `attempt`, with at most `body_bytes_max` of its body.
+    pub(super) fn encode(attempt: Attempt, body_bytes_max: usize) -> Self {
+        Self {
+            record: codec::attempt::encode(&attempt, body_bytes_max),
+            subscription: attempt.subscription,
+            tenant: attempt.tenant,
+            event: attempt.event,
+            delivery: attempt.delivery,
+            delivered: attempt.reason.is_none(),
+            at: attempt.at,
+        }
     }
 }
 

@@ -172,14 +172,16 @@ impl DeliveryFeed {
     ) -> rusqlite::Result<()> {
         while found.len() < max {
             let scan = self.scan(desk, *cursor, max - found.len(), now)?;
+            // A transaction of its own, begun after the desk was asked: what was
+            // acknowledged and deleted meanwhile is not out any more, but gone.
+            let tx = self.conn.unchecked_transaction()?;
             for place in &scan.places {
-                // Read with a query of its own, begun after the desk was asked: what was
-                // acknowledged and deleted meanwhile is not out any more, but gone.
                 if let Some(envelope) = self.envelope(place.1)? {
                     found.push(taken(place.1, envelope, desk));
                 }
                 *cursor = *place;
             }
+            tx.commit()?;
             *cursor = scan.end;
             if scan.places.is_empty() || !found.is_empty() {
                 break;

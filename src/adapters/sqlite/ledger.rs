@@ -26,8 +26,13 @@ impl Ledger for Sqlite {
         self.queue.open()?;
         let now = self.settings.clock.now();
         let keys = keys.to_vec();
-        let look =
-            move |conn: &Connection| keys.iter().map(|key| settled(conn, *key, now)).collect();
+        let look = move |conn: &Connection| {
+            // One transaction: each of its own would take and give back the file's locks.
+            let tx = conn.unchecked_transaction()?;
+            let found = keys.iter().map(|key| settled(&tx, *key, now)).collect();
+            tx.commit()?;
+            found
+        };
         self.readers.read(look).await
     }
 

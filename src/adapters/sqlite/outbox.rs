@@ -85,6 +85,9 @@ impl Row {
                 envelope,
             } => {
                 tx.settles(settles.0, &settles.1);
+                // It waits no longer, also when a crash swallows the acknowledgement.
+                let waiting = remove_delivery(tx, &letter.delivery.id)?;
+                tx.effects.remove_deliveries(waiting);
                 super::dead_letters::insert(tx, letter, envelope)
             }
             Self::Quarantine(quarantined) => super::quarantine::insert(tx, quarantined),
@@ -125,16 +128,19 @@ pub(super) fn insert_delivery(
     due: UnixMillis,
     envelope: &[u8],
 ) -> rusqlite::Result<()> {
-    let replaced = tx
-        .conn
-        .prepare_cached("DELETE FROM deliveries WHERE id = ?")?
-        .execute([id.as_str()])?;
+    let replaced = remove_delivery(tx, id)?;
     let seq = tx.numbers.next_delivery();
     tx.conn
         .prepare_cached("INSERT INTO deliveries (seq, id, due_ms, envelope) VALUES (?, ?, ?, ?)")?
         .execute(params![seq, id.as_str(), due.0, envelope])?;
     tx.effects.put_delivery((due.0, seq), replaced);
     Ok(())
+}
+
+fn remove_delivery(tx: &Tx<'_>, id: &DeliveryId) -> rusqlite::Result<usize> {
+    tx.conn
+        .prepare_cached("DELETE FROM deliveries WHERE id = ?")?
+        .execute([id.as_str()])
 }
 
 /// What makes two continuations the same; `None` for a whole event.

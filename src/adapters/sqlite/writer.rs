@@ -415,6 +415,11 @@ impl Effects {
         self.deliveries += 1 - signed(replaced);
         self.first_put = Some(self.first_put.map_or(place, |first| first.min(place)));
     }
+
+    /// Notes that so many deliveries wait no longer.
+    pub(super) fn remove_deliveries(&mut self, count: usize) {
+        self.deliveries -= signed(count);
+    }
 }
 
 impl Numbers {

@@ -1,0 +1,129 @@
+//! A process that is measured: what it says, what it used, and its end.
+//!
+//! *Invariant: dropped, it is killed and waited for*, so that a failure leaves none behind.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::mpsc;
+
+/// Longest wait for anything that a process is to say or do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Parts of a second in which the kernel counts CPU time for programs (`USER_HZ`).
+const TICKS_PER_S: f64 = 100.0;
+
+/// Which of its outputs is listened to; the other one is this process's.
+#[derive(Clone, Copy)]
+pub enum Listen {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+type Output = Box<dyn Read + Send>;
+
+/// A running process.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    said: mpsc::UnboundedReceiver<String>,
+}
+
+impl Process {
+    /// Starts `command` and listens to it.
+    pub fn start(name: &'static str, mut command: Command, listen: Listen) -> anyhow::Result<Self> {
+        command.stdin(Stdio::piped());
+        match listen {
+            Listen::Stdout => command.stdout(Stdio::piped()),
+            Listen::Stderr => command.stderr(Stdio::piped()),
+        };
+        let mut child = command.spawn().with_context(|| format!("start {name}"))?;
+        let stdout = child.stdout.take().map(|output| Box::new(output) as Output);
+        let stderr = child.stderr.take().map(|output| Box::new(output) as Output);
+        let output = stdout.or(stderr).context("it has no output")?;
+        let (sender, said) = mpsc::unbounded_channel();
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { name, child, said })
+    }
+
+    /// Starts this executable in another role.
+    pub fn start_self(name: &'static str, args: &[String]) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(args);
+        Self::start(name, command, Listen::Stdout)
+    }
+
+    /// The next line it says.
+    pub async fn line(&mut self) -> anyhow::Result<String> {
+        let line = tokio::time::timeout(PATIENCE, self.said.recv()).await;
+        let name = self.name;
+        let line = line.map_err(|_| anyhow!("{name} said nothing for {PATIENCE:?}"))?;
+        line.ok_or_else(|| anyhow!("{name} ended too soon"))
+    }
+
+    /// The lines it said that nobody asked for.
+    pub fn unheard(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.said.try_recv().ok()).collect()
+    }
+
+    /// Says a line to it.
+    pub fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let told = match &mut self.child.stdin {
+            Some(input) => writeln!(input, "{line}"),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        told.with_context(|| format!("{} does not listen", self.name))
+    }
+
+    /// CPU seconds so far, user and system, of all its threads.
+    pub fn cpu_s(&self) -> anyhow::Result<f64> {
+        let stat = self.proc("stat")?;
+        // The second field is a name in parentheses, which may hold anything; the times
+        // are the fields 14 and 15.
+        let fields = stat.rsplit_once(')').context("no name")?.1;
+        let mut times = fields.split_whitespace().skip(11);
+        let mut ticks = || times.next()?.parse::<u32>().ok();
+        let (user, system) = ticks().zip(ticks()).context("no times in /proc")?;
+        Ok(f64::from(user + system) / TICKS_PER_S)
+    }
+
+    /// The most memory it had at once, in MiB.
+    pub fn peak_rss_mib(&self) -> anyhow::Result<f64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
+        Ok(f64::from(kib.context("no VmHWM in /proc")?) / 1024.0)
+    }
+
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        fs::read_to_string(&path).with_context(|| format!("{}: {path}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says a line to the process that started this one.
+pub fn say(line: &str) {
+    let mut output = io::stdout().lock();
+    // Whoever started it may be gone; then its input ends as well.
+    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}

@@ -1,0 +1,133 @@
+//! One round: the dispatcher and the bare client, one after the other, each with a sink
+//! of its own.
+
+use std::fmt;
+
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::dispatcher::{Dispatcher, Metrics};
+use crate::load::Load;
+use crate::process::Process;
+use crate::sink::Sink;
+
+/// What both did in the same round.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// `carillon serve`.
+    pub carillon: Sample,
+    /// The bare client.
+    pub bare: Sample,
+    /// The dispatcher's peak memory, in MiB.
+    pub peak_rss_mib: f64,
+    /// What the dispatcher has counted.
+    pub metrics: Metrics,
+}
+
+/// What one of them did.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Deliveries per second, from the first event until the sink had all.
+    pub per_second: f64,
+    /// Its CPU seconds per 1,000 deliveries, until all was settled.
+    pub cpu_s: f64,
+    /// The sink's CPU seconds per 1,000 deliveries.
+    pub sink_cpu_s: f64,
+    /// Connections that it opened to the sink.
+    pub connections: u64,
+}
+
+/// CPU seconds of who sends and of the sink, when a measurement began.
+struct Begun {
+    at: Instant,
+    sender_cpu_s: f64,
+    sink_cpu_s: f64,
+}
+
+/// Measures both; `bare_first` says in which order.
+pub async fn measure(load: &Load, bare_first: bool) -> anyhow::Result<Pair> {
+    let bare_before = match bare_first {
+        true => Some(bare_client(load).await?),
+        false => None,
+    };
+    let (carillon, peak_rss_mib, metrics) = dispatcher(load).await?;
+    let bare = match bare_before {
+        Some(bare) => bare,
+        None => bare_client(load).await?,
+    };
+    Ok(Pair {
+        carillon,
+        bare,
+        peak_rss_mib,
+        metrics,
+    })
+}
+
+async fn dispatcher(load: &Load) -> anyhow::Result<(Sample, f64, Metrics)> {
+    let calls = load.calls();
+    let mut sink = Sink::start(load.deliveries()).await?;
+    let mut dispatcher = Dispatcher::start(load, &sink.url).await?;
+    let begun = Begun::now(&dispatcher.process, &sink)?;
+    let measured = async {
+        tokio::try_join!(dispatcher.publish(calls), sink.all_came())?;
+        let took_s = begun.at.elapsed().as_secs_f64();
+        let metrics = dispatcher.settled(load.deliveries()).await?;
+        let sample = begun.end(load, took_s, &dispatcher.process, &mut sink);
+        Ok((sample.await?, dispatcher.process.peak_rss_mib()?, metrics))
+    };
+    let measured = measured.await;
+    for line in dispatcher.process.unheard() {
+        eprintln!("carillon: {line}");
+    }
+    measured
+}
+
+async fn bare_client(load: &Load) -> anyhow::Result<Sample> {
+    let mut sink = Sink::start(load.deliveries()).await?;
+    let mut client = Client::start(load, &sink.url).await?;
+    let begun = Begun::now(&client.process, &sink)?;
+    client.begin()?;
+    tokio::try_join!(client.done(), sink.all_came())?;
+    let took_s = begun.at.elapsed().as_secs_f64();
+    begun.end(load, took_s, &client.process, &mut sink).await
+}
+
+impl Begun {
+    fn now(sender: &Process, sink: &Sink) -> anyhow::Result<Self> {
+        Ok(Self {
+            sender_cpu_s: sender.cpu_s()?,
+            sink_cpu_s: sink.process.cpu_s()?,
+            at: Instant::now(),
+        })
+    }
+
+    async fn end(
+        self,
+        load: &Load,
+        took_s: f64,
+        sender: &Process,
+        sink: &mut Sink,
+    ) -> anyhow::Result<Sample> {
+        let deliveries = load.deliveries() as f64;
+        let per_thousand = |cpu_s: f64| cpu_s * 1000.0 / deliveries;
+        let sender_cpu_s = sender.cpu_s()? - self.sender_cpu_s;
+        let sink_cpu_s = sink.process.cpu_s()? - self.sink_cpu_s;
+        Ok(Sample {
+            per_second: deliveries / took_s,
+            cpu_s: per_thousand(sender_cpu_s),
+            sink_cpu_s: per_thousand(sink_cpu_s),
+            connections: sink.check(load).await?.connections,
+        })
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { carillon, bare, .. } = self;
+        write!(
+            f,
+            "{:.0}/s beside {:.0}/s",
+            carillon.per_second, bare.per_second
+        )
+    }
+}

@@ -1,0 +1,342 @@
+//! A dispatcher of one's own: in this process, in a private directory, on free ports, with
+//! the calls of its API that tests make.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use carillon::app::Carillon;
+use carillon::config::Config;
+use http::{HeaderMap, Method};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The account of most tests.
+pub const TENANT: &str = "acme";
+/// Long enough for anything that works, on a busy machine too.
+const WITHIN: Duration = Duration::from_secs(40);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks again and again until `look` gives something; fails when it has not in good time.
+pub async fn poll_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < WITHIN, "waited too long: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Milliseconds.
+pub const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// An event of no special type.
+pub fn event(id: &str) -> Value {
+    typed_event(id, "demo.happened", &json!({ "n": id }))
+}
+
+/// An event of type `kind` that happened to [`TENANT`].
+pub fn typed_event(id: &str, kind: &str, data: &Value) -> Value {
+    json!({
+        "id": id, "type": kind, "tenant": TENANT, "timestamp": "2026-03-01T12:30:00Z",
+        "data": data,
+    })
+}
+
+/// Events `e0`, `e1` and so on.
+pub fn events(count: usize) -> Value {
+    (0..count).map(|n| event(&format!("e{n}"))).collect()
+}
+
+/// A dispatcher that does not run: its configuration and its files.
+pub struct Setup {
+    folder: TempDir,
+    /// What it starts with.
+    pub config: Config,
+}
+
+impl Setup {
+    /// The default configuration but for free ports, private files, loopback allowed, no
+    /// rate limit, and what `change` does.
+    pub fn new(change: impl FnOnce(&mut Config)) -> Self {
+        // Whoever comes second finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = TempDir::new().unwrap();
+        let mut config = Config::default();
+        config.embedded.path = folder.path().join("carillon.db");
+        config.http.listen.set_port(0);
+        config.ops.listen.set_port(0);
+        config.egress.allow = vec!["127.0.0.1/32".parse().unwrap()];
+        config.delivery.rate_limit = None;
+        change(&mut config);
+        Self { folder, config }
+    }
+
+    /// A path for another file.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> Dispatcher {
+        let carillon = Carillon::start(&self.config).await.unwrap();
+        self.started(carillon)
+    }
+
+    /// Starts it as soon as the one before lets go of the file: what it did not wait for
+    /// when it stopped goes on in this process.
+    pub async fn start_when_free(self) -> Dispatcher {
+        let carillon = poll_until("the file is free", async || {
+            Carillon::start(&self.config).await.ok()
+        });
+        let carillon = carillon.await;
+        self.started(carillon)
+    }
+
+    fn started(self, carillon: Carillon) -> Dispatcher {
+        let api = Api {
+            base: format!("http://{}", carillon.api_addr()),
+            ops: format!("http://{}", carillon.ops_addr()),
+            client: reqwest::Client::new(),
+            token: None,
+        };
+        Dispatcher {
+            carillon,
+            api,
+            setup: self,
+        }
+    }
+}
+
+/// A dispatcher that runs.
+pub struct Dispatcher {
+    carillon: Carillon,
+    /// Speaks to it.
+    pub api: Api,
+    setup: Setup,
+}
+
+impl Dispatcher {
+    /// Starts one with the configuration of [`Setup::new`].
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// Starts one with a changed configuration.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Setup::new(change).start().await
+    }
+
+    /// Drains it; says whether all requests ended in time.
+    pub async fn stop(self) -> (Setup, bool) {
+        let ended = self.carillon.stop().await;
+        (self.setup, ended)
+    }
+
+    /// Stops it and starts it again on the same file.
+    pub async fn restart(self) -> Self {
+        self.stop().await.0.start().await
+    }
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The document; null when there is none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The document of an answer with this status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    /// The document of a refusal: a whole problem document (RFC 9457).
+    #[track_caller]
+    pub fn refused(self, status: u16, code: &str) -> Value {
+        let body = &self.body;
+        assert_eq!(self.status, status, "{body}");
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["status"], status, "{body}");
+        for member in ["type", "title", "detail"] {
+            let text = body[member].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{member}: {body}");
+        }
+        self.body
+    }
+}
+
+/// A subscription as it was created.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// Its id.
+    pub id: String,
+    /// The whole answer.
+    pub document: Value,
+}
+
+impl Subscribed {
+    /// Its path in the API.
+    pub fn path(&self) -> String {
+        format!("/v1/subscriptions/{}", self.id)
+    }
+
+    /// Its secret as Standard Webhooks writes it.
+    pub fn whsec(&self) -> &str {
+        self.document["secret"]["whsec"].as_str().unwrap()
+    }
+}
+
+/// Speaks to the API and to the operations listener.
+#[derive(Clone)]
+pub struct Api {
+    base: String,
+    ops: String,
+    client: reqwest::Client,
+    /// Sent along with every request.
+    pub token: Option<String>,
+}
+
+impl Api {
+    /// A request to the API, to be sent by [`Api::send`].
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                let text = String::from_utf8_lossy(&bytes);
+                panic!("{status}, no JSON ({error}): {text}")
+            }),
+        };
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// `GET`
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// `POST` of a document.
+    pub async fn post(&self, path: &str, document: &Value) -> Answer {
+        let request = self.request(Method::POST, path).json(document);
+        self.send(request).await
+    }
+
+    /// `PATCH` with a merge patch.
+    pub async fn patch(&self, path: &str, patch: &Value) -> Answer {
+        let request = self.request(Method::PATCH, path).json(patch);
+        self.send(request).await
+    }
+
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// The `items` of a list.
+    pub async fn items(&self, path: &str) -> Vec<Value> {
+        let list = self.get(path).await.expect(200);
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// The `items` of a list, once there are at least `count`.
+    pub async fn items_when(&self, path: &str, count: usize) -> Vec<Value> {
+        poll_until(&format!("{count} items of {path}"), async || {
+            let items = self.items(path).await;
+            (items.len() >= count).then_some(items)
+        })
+        .await
+    }
+
+    /// Publishes one event, or an array of them.
+    pub async fn publish(&self, events: &Value) {
+        let count = events.as_array().map_or(1, Vec::len);
+        let accepted = self.post("/v1/events", events).await.expect(202);
+        assert_eq!(accepted, json!({ "accepted": count }));
+    }
+
+    /// Publishes a body of any kind.
+    pub async fn publish_raw(
+        &self,
+        body: impl Into<Vec<u8>>,
+        content_type: Option<&str>,
+    ) -> Answer {
+        let request = self.request(Method::POST, "/v1/events").body(body.into());
+        self.send(match content_type {
+            Some(content_type) => request.header("content-type", content_type),
+            None => request,
+        })
+        .await
+    }
+
+    /// Creates a subscription of [`TENANT`] for `url` with what `more` says.
+    pub async fn subscribe(&self, url: &str, more: Value) -> Subscribed {
+        let mut document = json!({ "tenant": TENANT, "url": url });
+        let Value::Object(more) = more else {
+            panic!("{more} is no object");
+        };
+        document.as_object_mut().unwrap().extend(more);
+        let created = self.post("/v1/subscriptions", &document).await.expect(201);
+        Subscribed {
+            id: created["id"].as_str().unwrap().to_owned(),
+            document: created,
+        }
+    }
+
+    /// A path of the operations listener: status and text.
+    pub async fn ops(&self, path: &str) -> (u16, String) {
+        let url = format!("{}{path}", self.ops);
+        let response = self.client.get(url).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// A metric, by its name with labels as it is shown; 0 when it is not.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let (status, text) = self.ops("/metrics").await;
+        assert_eq!(status, 200);
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+
+    /// Waits until all that was published is delivered, given up or quarantined.
+    pub async fn settled(&self) {
+        poll_until("everything settled", async || {
+            for queue in ["events", "deliveries"] {
+                let series = format!("carillon_queue_messages{{queue=\"{queue}\"}}");
+                if self.metric(&series).await > 0.0 {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+}

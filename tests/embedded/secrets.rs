@@ -1,0 +1,173 @@
+//! Secrets: signatures of every kind checked at the receiver, rotations, changes of kind.
+
+use carillon::cli::receiver::{Received, signed_headers};
+use carillon::domain::signature::VerificationKey;
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+
+use super::harness::{Dispatcher, event, poll_until};
+use super::hooks::{Hooks, webhook_id};
+
+/// Whether the reference library accepts the request with this secret.
+fn verifies(received: &Received, whsec: &str) -> bool {
+    let webhook = Webhook::new(whsec).unwrap();
+    webhook.verify(&received.body, &received.headers).is_ok()
+}
+
+fn signatures(received: &Received) -> Vec<String> {
+    let header = received.header("webhook-signature").unwrap();
+    header.split(' ').map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_secrets_sign_while_a_rotation_overlaps() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api.subscribe(&hooks.url("all"), json!({})).await;
+    api.publish(&event("first")).await;
+    let first = hooks.arrived("all", 1).await.remove(0);
+    assert!(verifies(&first, made.whsec()));
+    assert_eq!(signatures(&first).len(), 1);
+
+    let path = format!("{}/rotate-secret", made.path());
+    let rotated = api
+        .post(&path, &json!({ "overlap": "1h" }))
+        .await
+        .expect(200);
+    let new = rotated["secret"]["whsec"].as_str().unwrap();
+    assert_eq!(rotated["secret"]["hex"].as_str().unwrap().len(), 64);
+    assert_ne!(new, made.whsec());
+    let shown = api.get(&made.path()).await.expect(200).to_string();
+    assert!(!shown.contains("whsec"), "{shown}");
+    api.publish(&event("second")).await;
+    let second = hooks.arrived("all", 2).await.remove(1);
+    assert!(verifies(&second, made.whsec()) && verifies(&second, new));
+    let both = signatures(&second);
+    assert_eq!(both.len(), 2);
+    let mut newest_first = second.clone();
+    let newest = both[0].parse().unwrap();
+    newest_first.headers.insert("webhook-signature", newest);
+    assert!(verifies(&newest_first, new));
+
+    // Without an overlap the ones before are worth nothing at once.
+    let rotated = api
+        .post(&path, &json!({ "overlap": "0s" }))
+        .await
+        .expect(200);
+    let newest = rotated["secret"]["whsec"].as_str().unwrap();
+    api.publish(&event("third")).await;
+    let third = hooks.arrived("all", 3).await.remove(2);
+    assert!(verifies(&third, newest));
+    assert!(!verifies(&third, new) && !verifies(&third, made.whsec()));
+    assert_eq!(signatures(&third).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlap_ends_on_its_own() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api.subscribe(&hooks.url("all"), json!({})).await;
+    let path = format!("{}/rotate-secret", made.path());
+    let rotated = api
+        .post(&path, &json!({ "overlap": "300ms" }))
+        .await
+        .expect(200);
+    let mut published = 0;
+    let late = poll_until("a single signature", async || {
+        published += 1;
+        api.publish(&event(&format!("e{published}"))).await;
+        let last = hooks.arrived("all", published).await.pop().unwrap();
+        (signatures(&last).len() == 1).then_some(last)
+    })
+    .await;
+    assert!(!verifies(&late, made.whsec()));
+    assert!(verifies(
+        &late,
+        rotated["secret"]["whsec"].as_str().unwrap()
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rotation_does_not_understand_changes_nothing() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api.subscribe(&hooks.url("all"), json!({})).await;
+    let path = format!("{}/rotate-secret", made.path());
+    for (document, field) in [
+        (json!({ "overlap": "soon" }), "overlap"),
+        (json!({ "overlap": 5 }), "overlap"),
+        (json!({ "overlap": "31d" }), "overlap"),
+        (json!({ "overlaps": "1h" }), "overlaps"),
+    ] {
+        let answer = api.post(&path, &document).await;
+        assert_eq!(answer.refused(422, "invalid_field")["field"], field);
+    }
+    api.publish(&event("e")).await;
+    let seen = hooks.arrived("all", 1).await.remove(0);
+    assert!(verifies(&seen, made.whsec()));
+    assert_eq!(signatures(&seen).len(), 1);
+}
+
+fn verifies_publicly(received: &Received, public_key: &Value) -> bool {
+    let key = VerificationKey::parse(public_key.as_str().unwrap()).unwrap();
+    let headers = signed_headers(&received.headers);
+    key.verify_standard(&headers, &received.body, received.at, 300)
+        .is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ed25519_key_pair_shows_its_public_key_always() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api
+        .subscribe(&hooks.url("all"), json!({ "signing": "ed25519" }))
+        .await;
+    let public = &made.document["secret"]["public_key"];
+    assert!(public.as_str().unwrap().starts_with("whpk_"));
+    assert_eq!(made.document["secret"], json!({ "public_key": public }));
+    let read = api.get(&made.path()).await.expect(200);
+    assert_eq!(read["public_key"], *public);
+    api.publish(&event("first")).await;
+    let first = hooks.arrived("all", 1).await.remove(0);
+    assert!(verifies_publicly(&first, public));
+    assert!(signatures(&first)[0].starts_with("v1a,"));
+
+    let path = format!("{}/rotate-secret", made.path());
+    let rotated = api.post(&path, &json!({})).await.expect(200);
+    let new = &rotated["secret"]["public_key"];
+    assert_eq!(api.get(&made.path()).await.expect(200)["public_key"], *new);
+    api.publish(&event("second")).await;
+    let second = hooks.arrived("all", 2).await.remove(1);
+    assert!(verifies_publicly(&second, public) && verifies_publicly(&second, new));
+    assert_eq!(webhook_id(&second).len(), webhook_id(&first).len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_way_of_signing_shows_another_secret() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api.subscribe(&hooks.url("all"), json!({})).await;
+    let to_pair = json!({ "signing": "ed25519" });
+    let pair = api.patch(&made.path(), &to_pair).await.expect(200);
+    let public = pair["secret"]["public_key"].clone();
+    assert_eq!(pair["public_key"], public);
+    let same = api.patch(&made.path(), &to_pair).await.expect(200);
+    assert!(same.get("secret").is_none(), "nothing changed: {same}");
+    api.publish(&event("pair")).await;
+    let seen = hooks.arrived("all", 1).await.remove(0);
+    assert!(verifies_publicly(&seen, &public));
+
+    let to_shared = json!({ "signing": null });
+    let shared = api.patch(&made.path(), &to_shared).await.expect(200);
+    let whsec = shared["secret"]["whsec"].as_str().unwrap();
+    assert_ne!(whsec, made.whsec());
+    assert!(shared.get("public_key").is_none());
+    api.publish(&event("shared")).await;
+    let seen = hooks.arrived("all", 2).await.remove(1);
+    assert!(verifies(&seen, whsec) && !verifies(&seen, made.whsec()));
+}
