@@ -71,11 +71,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     result
 }
 
-/// One round to warm up, then those that count.
+/// One round to warm up, then those that count. What is wrong with them is said when
+/// all is measured: the numbers tell more about it.
 async fn measure(args: &Args) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; its numbers mean little");
     }
+    let mut faults = Vec::new();
     for load in args.loads() {
         let mut pairs = Vec::new();
         for round in 0..=args.rounds() {
@@ -90,8 +92,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
             }
         }
         println!("\n{}\n", report::table(&load, &pairs));
+        faults.extend(pairs.iter().find_map(|pair| pair.check(&load).err()));
     }
-    Ok(())
+    faults.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Ends in an error when this process is told to stop, so that what it started is ended.

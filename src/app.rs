@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::domain::attempt::Attempt;
 use crate::domain::subscription::Subscription;
 use crate::pipeline::directory::EndpointDefaults;
-use crate::pipeline::{Pipeline, PipelineSettings, send};
+use crate::pipeline::{Pipeline, PipelineSettings, test_action};
 use crate::ports::{Backend, Clock, Ports};
 use crate::telemetry::Telemetry;
 
@@ -181,7 +181,7 @@ impl Tester for Door {
         let endpoint = found
             .map_err(|error| error.to_string())?
             .ok_or("the subscription was deleted in the meantime")?;
-        let sent = send::test(context, &endpoint).await;
+        let sent = test_action::test(context, &endpoint).await;
         sent.map_err(|fault| fault.to_string())
     }
 }

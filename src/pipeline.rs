@@ -20,6 +20,7 @@ pub mod record;
 pub mod send;
 pub mod settle;
 pub mod settlement;
+pub mod test_action;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use admit::{Admission, Admit, Granted, Permit};
 use directory::{Directory, Endpoint, EndpointDefaults};
+use record::Follows;
 use settlement::Ticket;
 
 use crate::domain::delivery::{DeadReason, Delivery};
@@ -233,14 +235,15 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
         Ok(endpoint) => endpoint,
         Err(reason) => return settle::dead(context, delivery, reason, ticket).await,
     };
-    let sent = send::send(context, &endpoint, &delivery, false).await;
+    let timeout = endpoint.subscription.spec.timeout;
+    let sent = send::send(context, &endpoint, &delivery, timeout).await;
     let now = context.ports.clock.now();
     permit.report(sent.pause_until.map(|until| until.since(now)));
     let chance = context.ports.chance.fraction();
     let action = crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
     let began = sent.began;
     let last = sent.last();
-    record::record(context, &delivery, sent, Some(action));
+    record::record(context, &delivery, sent, Follows::Action(action));
     settle::settle(context, delivery, action, began, last, ticket).await;
     drop(permit);
 }

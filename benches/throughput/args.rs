@@ -4,8 +4,8 @@ use crate::client::Job;
 use crate::load::Load;
 
 /// Events per round, and rounds.
-const DEFAULT: (u32, u32) = (10_000, 5);
-const QUICK: (u32, u32) = (1_000, 1);
+const DEFAULT: (u32, u32) = (50_000, 5);
+const QUICK: (u32, u32) = (5_000, 1);
 
 /// Measures the throughput of `carillon serve` beside a bare client loop
 #[derive(Debug, clap::Parser)]

@@ -34,6 +34,13 @@ impl Load {
         u64::from(self.events) * u64::from(self.fan_out)
     }
 
+    /// More connections than this mean that they are not kept. Thrice the requests at
+    /// once: the client opens one in advance for a request that finds none free, and
+    /// keeps it beside the one that became free in the meantime.
+    pub fn connections_max(&self) -> u64 {
+        u64::from(3 * IN_FLIGHT_PER_ENDPOINT * self.fan_out)
+    }
+
     /// The bodies of the calls that publish all events.
     pub fn calls(&self) -> Vec<Vec<u8>> {
         let ids: Vec<u32> = (0..self.events).collect();

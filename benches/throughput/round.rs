@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use anyhow::ensure;
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -35,6 +36,21 @@ pub struct Sample {
     pub sink_cpu_s: f64,
     /// Connections that it opened to the sink.
     pub connections: u64,
+}
+
+impl Pair {
+    /// Checks that both kept their connections.
+    pub fn check(&self, load: &Load) -> anyhow::Result<()> {
+        let most = load.connections_max();
+        for (name, sample) in [("carillon", &self.carillon), ("bare client", &self.bare)] {
+            let opened = sample.connections;
+            ensure!(
+                opened <= most,
+                "{load}: {name} opened {opened} connections, more than {most}: it does not keep them"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// CPU seconds of who sends and of the sink, when a measurement began.

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use moka::sync::Cache;
 
@@ -228,15 +227,6 @@ impl CompiledScope {
             .binary_search_by(|endpoint| endpoint.subscription.id.cmp(id));
         found.ok().map(|i| Arc::clone(&self.endpoints[i]))
     }
-}
-
-/// How long to wait before a store is asked again: growing, without end.
-pub fn patience() -> backon::ExponentialBuilder {
-    backon::ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times()
 }
 
 fn loader_of(scope: &Scope) -> usize {

@@ -10,18 +10,22 @@ use crate::domain::delivery::Delivery;
 use crate::domain::outcome::Reason;
 use crate::telemetry::events::AttemptFinished;
 
-/// Records the attempt that was sent and what follows; a test is followed by nothing.
-pub fn record(
-    context: &Context,
-    delivery: &Delivery,
-    sent: Sent,
-    action: Option<Action>,
-) -> Attempt {
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug)]
+pub enum Follows {
+    /// What was decided.
+    Action(Action),
+    /// Nothing: the Test action made it.
+    Test,
+}
+
+/// Records the attempt that was sent and what follows.
+pub fn record(context: &Context, delivery: &Delivery, sent: Sent, follows: Follows) -> Attempt {
     let reason = sent.reason();
-    let (next_action, next_at) = match action {
-        Some(Action::Retry { at, .. }) => (NextAction::Retry, Some(at)),
-        Some(Action::Dead { .. }) => (NextAction::DeadLetter, None),
-        Some(Action::Delivered) | None => (NextAction::None, None),
+    let (next_action, next_at) = match follows {
+        Follows::Action(Action::Retry { at, .. }) => (NextAction::Retry, Some(at)),
+        Follows::Action(Action::Dead { .. }) => (NextAction::DeadLetter, None),
+        Follows::Action(Action::Delivered) | Follows::Test => (NextAction::None, None),
     };
     let detail = detail(&sent, reason);
     let attempt = Attempt {
@@ -39,7 +43,7 @@ pub fn record(
         timing: sent.exchange.timing,
         next_action,
         next_at,
-        test: sent.test,
+        test: matches!(follows, Follows::Test),
     };
     let finished = AttemptFinished { attempt: &attempt };
     context.telemetry.emit(finished);

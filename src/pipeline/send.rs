@@ -1,29 +1,21 @@
 //! Send: signs one request, now, and posts it.
 //!
-//! Signing comes after the permit, so that a signed timestamp is never stale. Also the
-//! Test action's way out, which knows neither queue nor retry.
+//! Signing comes after the permit, so that a signed timestamp is never stale.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::Context;
 use super::directory::Endpoint;
-use super::{Context, record};
-use crate::domain::attempt::{Attempt, SentRequest};
-use crate::domain::delivery::{Delivery, EventFacts, LastAttempt};
-use crate::domain::event::{Data, Event, EventFault, EventTime};
-use crate::domain::id::{EventId, TenantId};
+use crate::domain::attempt::SentRequest;
+use crate::domain::delivery::{Delivery, LastAttempt};
 use crate::domain::outcome::{Class, Failure, GONE, Outcome, Reason, classify, parse_retry_after};
-use crate::domain::pattern::Selection;
-use crate::domain::payload;
-use crate::domain::subscription::{Format, Scope, Subscription};
+use crate::domain::subscription::Format;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Exchange, WebhookRequest};
 use crate::telemetry::events::EgressBlocked;
 
 /// The `user-agent` of every request.
 pub const USER_AGENT: &str = concat!("Carillon/", env!("CARGO_PKG_VERSION"));
-/// How long a Test may take.
-const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that was sent, and what came of it.
 #[derive(Debug)]
@@ -38,8 +30,6 @@ pub struct Sent {
     pub class: Class,
     /// Until when the endpoint wants no more.
     pub pause_until: Option<UnixMillis>,
-    /// Whether the Test action sent it.
-    pub test: bool,
 }
 
 impl Sent {
@@ -59,8 +49,13 @@ impl Sent {
     }
 }
 
-/// Sends the next attempt of `delivery`.
-pub async fn send(context: &Context, endpoint: &Endpoint, delivery: &Delivery, test: bool) -> Sent {
+/// Sends the next attempt of `delivery`, which may take as long as `timeout`.
+pub async fn send(
+    context: &Context,
+    endpoint: &Endpoint,
+    delivery: &Delivery,
+    timeout: Duration,
+) -> Sent {
     let began = context.ports.clock.now();
     let spec = &endpoint.subscription.spec;
     let headers = headers(endpoint, delivery, began);
@@ -68,7 +63,7 @@ pub async fn send(context: &Context, endpoint: &Endpoint, delivery: &Delivery, t
         url: spec.url.url().clone(),
         headers: headers.clone(),
         body: delivery.body.clone(),
-        timeout: if test { TEST_TIMEOUT } else { spec.timeout },
+        timeout,
     };
     let exchange = context.ports.transport.send(request).await;
     let now = context.ports.clock.now();
@@ -92,56 +87,7 @@ pub async fn send(context: &Context, endpoint: &Endpoint, delivery: &Delivery, t
         },
         exchange,
         class,
-        test,
     }
-}
-
-/// Sends a `test.delivery` event to one subscription, now, and records the attempt.
-///
-/// # Errors
-/// [`EventFault`] when no test event can be made, which is a bug.
-pub async fn test(context: &Context, endpoint: &Endpoint) -> Result<Attempt, EventFault> {
-    let event = test_event(context, &endpoint.subscription)?;
-    let id = &endpoint.subscription.id;
-    let payload = match endpoint.subscription.spec.format {
-        Format::Standard => payload::standard(&event, &Selection::All),
-        Format::Leicbit => payload::leicbit(&event, id),
-    };
-    let facts = Arc::new(EventFacts {
-        id: event.id,
-        kind: event.kind,
-        tenant: event.tenant,
-        taken_at: event.timestamp.at(),
-        traceparent: None,
-    });
-    let delivery = Delivery::new(facts, id.clone(), payload.body, payload.has_more);
-    let sent = send(context, endpoint, &delivery, true).await;
-    Ok(record::record(context, &delivery, sent, None))
-}
-
-fn test_event(context: &Context, subscription: &Subscription) -> Result<Event, EventFault> {
-    let mut random = [0; 12];
-    context.ports.chance.fill(&mut random);
-    let as_fault = |error: crate::domain::id::IdFault| {
-        EventFault::invalid("test", error.expected, &error.found)
-    };
-    let id = EventId::parse(&format!("test_{}", hex::encode(random))).map_err(as_fault)?;
-    // A subscription for every tenant is tested as a tenant of that name.
-    let tenant = match &subscription.tenant {
-        Scope::One(tenant) => tenant.clone(),
-        Scope::Every => TenantId::parse("*").map_err(as_fault)?,
-    };
-    let data = serde_json::json!({
-        "message": "This is a test of your webhook. No action is needed.",
-        "domain": {"name": "example.com"},
-        "alert": null,
-        "user": null,
-    });
-    let raw = serde_json::value::to_raw_value(&data)
-        .map_err(|error| EventFault::invalid("data", "JSON", &error.to_string()))?;
-    let now = context.ports.clock.now();
-    let timestamp = EventTime::parse(&now.to_string())?;
-    Ok(Event::test(id, tenant, timestamp, Data::parse(raw)?))
 }
 
 fn outcome(exchange: &Exchange, now: UnixMillis) -> Outcome {

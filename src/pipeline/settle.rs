@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use backon::Retryable as _;
 
-use super::directory::patience;
 use super::settlement::Ticket;
 use super::{Context, Work};
 use crate::domain::decide::Action;
@@ -139,4 +138,13 @@ pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
             return answer;
         }
     }
+}
+
+/// How long to wait before a store is asked again: growing, without end.
+fn patience() -> backon::ExponentialBuilder {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
 }
