@@ -49,9 +49,10 @@ pub use self::trust::{CaFileError, read_ca_file};
 /// after 5 to 75 s) and holds sockets for all.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Idle connections kept per host: twice the default ceiling of requests in flight to
-/// one endpoint, so that two subscriptions on one host keep theirs.
-const IDLE_PER_HOST_MAX: usize = 64;
+/// Idle connections kept per host. Many subscriptions may share one (an integration
+/// platform, say), each with a window of its own; fewer than they use at once would open
+/// and close connections all the time. Idle ones end after [`IDLE_MAX`].
+const IDLE_PER_HOST_MAX: usize = 1024;
 
 /// HTTP/2: how much of one body, and of all bodies on one connection, may be under way
 /// unread. The client's own defaults (2 MiB and 5 MiB) would let an endpoint choose our
