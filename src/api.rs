@@ -44,7 +44,7 @@ pub trait Tester: Send + Sync {
     ///
     /// # Errors
     /// A sentence on why none could be sent.
-    async fn test(&self, subscription: &Subscription) -> Result<Attempt, String>;
+    async fn test(&self, subscription: &Subscription) -> Result<Arc<Attempt>, String>;
 }
 
 /// What every handler needs.

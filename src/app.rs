@@ -172,7 +172,7 @@ struct Door {
 
 #[async_trait]
 impl Tester for Door {
-    async fn test(&self, subscription: &Subscription) -> Result<Attempt, String> {
+    async fn test(&self, subscription: &Subscription) -> Result<Arc<Attempt>, String> {
         let context = self.pipeline.context();
         let found = context
             .directory

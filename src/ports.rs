@@ -294,7 +294,7 @@ pub trait SubscriptionStore: Send + Sync {
 #[async_trait]
 pub trait AuditLog: Send + Sync {
     /// Keeps `attempt`. Returns at once: what cannot be kept is counted as dropped.
-    fn append(&self, attempt: Attempt);
+    fn append(&self, attempt: Arc<Attempt>);
 
     /// Attempts, newest first.
     ///

@@ -30,10 +30,12 @@ use embedded::hooks::{Hooks, event_ids};
 
 /// Events, each for every endpoint.
 const EVENTS: usize = 12;
-/// How long each attempt may take.
-const TIMEOUT: Duration = Duration::from_millis(600);
+/// How long an attempt may take where no answer comes.
+const SHORT: Duration = Duration::from_millis(600);
+/// How long an attempt may take where an answer comes at once, on a busy machine too.
+const AMPLE: Duration = Duration::from_secs(15);
 /// What a busy machine may add.
-const EXCUSE: Duration = Duration::from_millis(900);
+const EXCUSE: Duration = Duration::from_secs(2);
 /// What the process may grow by, receivers and records included. One answer read whole
 /// would break it.
 const GROWTH_BYTES_MAX: u64 = 48 * 1024 * 1024;
@@ -53,17 +55,17 @@ enum Kind {
     Babbles,
 }
 
-/// Each with its name, outcome and reason.
-const KINDS: &[(Kind, &str, Option<&str>)] = &[
-    (Kind::Silent, "failed", Some("timeout")),
-    (Kind::DripsHead, "failed", Some("timeout")),
+/// Each with the limit of its attempts, its outcome and its reason.
+const KINDS: &[(Kind, Duration, &str, Option<&str>)] = &[
+    (Kind::Silent, SHORT, "failed", Some("timeout")),
+    (Kind::DripsHead, SHORT, "failed", Some("timeout")),
     // The status is there: the rest of the answer is for the record only.
-    (Kind::DripsBody, "delivered", None),
-    (Kind::Floods, "delivered", None),
-    (Kind::FloodsHead, "failed", Some("protocol_error")),
-    (Kind::Bomb, "delivered", None),
-    (Kind::Closes, "failed", Some("connection_closed")),
-    (Kind::Babbles, "failed", Some("protocol_error")),
+    (Kind::DripsBody, AMPLE, "delivered", None),
+    (Kind::Floods, AMPLE, "delivered", None),
+    (Kind::FloodsHead, AMPLE, "failed", Some("protocol_error")),
+    (Kind::Bomb, AMPLE, "delivered", None),
+    (Kind::Closes, AMPLE, "failed", Some("connection_closed")),
+    (Kind::Babbles, AMPLE, "failed", Some("protocol_error")),
 ];
 
 /// Listens, and misbehaves on every connection.
@@ -172,11 +174,11 @@ fn memory_bytes(field: &str) -> u64 {
 
 /// Subscribes every hostile endpoint; returns their subscriptions' ids.
 async fn subscribe_all(api: &Api) -> Vec<String> {
-    let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap();
     let mut ids = Vec::new();
-    for (kind, ..) in KINDS {
+    for (kind, limit, ..) in KINDS {
         let url = format!("http://{}/", hostile(*kind).await);
-        let more = json!({ "timeout_ms": timeout_ms, "retry": { "max_attempts": 1 } });
+        let limit = u64::try_from(limit.as_millis()).unwrap();
+        let more = json!({ "timeout_ms": limit, "retry": { "max_attempts": 1 } });
         ids.push(api.subscribe(&url, more).await.id);
     }
     ids
@@ -207,10 +209,10 @@ async fn hostile_endpoints_harm_nobody_but_themselves() {
     assert_eq!(event_ids(&seen[1..]).len(), EVENTS);
 
     api.settled().await;
-    for ((kind, outcome, reason), id) in KINDS.iter().zip(&ids) {
+    for (expected, id) in KINDS.iter().zip(&ids) {
         let path = format!("/v1/attempts?subscription={id}");
         for attempt in api.items_when(&path, EVENTS).await {
-            assert_outcome(*kind, &attempt, outcome, *reason);
+            assert_outcome(expected, &attempt);
         }
     }
     if cfg!(target_os = "linux") {
@@ -222,26 +224,21 @@ async fn hostile_endpoints_harm_nobody_but_themselves() {
     assert!(ended);
 }
 
-fn assert_outcome(kind: Kind, attempt: &Value, outcome: &str, reason: Option<&str>) {
-    let response = &attempt["response"];
-    let told = json!([
-        attempt["outcome"],
-        attempt["reason"],
-        attempt["detail"],
-        attempt["timing"]
-    ]);
-    assert_eq!(attempt["outcome"], outcome, "{kind:?}: {told}");
-    assert_eq!(attempt["reason"].as_str(), reason, "{kind:?}: {told}");
-    assert_eq!(attempt["attempt"], 1, "{kind:?}");
-    let total = ms(attempt["timing"]["total_ms"].as_u64().unwrap());
-    assert!(total < TIMEOUT + EXCUSE, "{kind:?}: {told}");
-    if kind == Kind::Silent || kind == Kind::DripsHead {
-        assert!(total >= TIMEOUT, "{kind:?}: {told}");
-    }
-    if outcome == "delivered" {
-        assert_eq!(response["status"], 200, "{kind:?}");
-        assert_eq!(response["body_cut"], true, "{kind:?}");
+fn assert_outcome(expected: &(Kind, Duration, &str, Option<&str>), attempt: &Value) {
+    let (kind, limit, outcome, reason) = expected;
+    let timing = &attempt["timing"];
+    let told = format!("{kind:?}: {} {timing}", attempt["detail"]);
+    assert_eq!(attempt["outcome"], *outcome, "{told}");
+    assert_eq!(attempt["reason"].as_str(), *reason, "{told}");
+    assert_eq!(attempt["attempt"], 1, "{told}");
+    let total = ms(timing["total_ms"].as_u64().unwrap());
+    assert!(total < *limit + EXCUSE, "{told}");
+    assert!(total >= *limit || *limit == AMPLE, "{told}");
+    if *outcome == "delivered" {
+        let response = &attempt["response"];
+        assert_eq!(response["status"], 200, "{told}");
+        assert_eq!(response["body_cut"], true, "{told}");
         let kept = response["body"].as_str().unwrap();
-        assert!(kept.chars().count() <= 16 * 1024, "{kind:?}");
+        assert!(kept.chars().count() <= 16 * 1024, "{told}");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Never slows a delivery: the audit log takes the attempt at once or counts it as lost.
 
+use std::sync::Arc;
+
 use super::Context;
 use super::send::Sent;
 use crate::domain::attempt::{Attempt, NextAction};
@@ -20,7 +22,12 @@ pub enum Follows {
 }
 
 /// Records the attempt that was sent and what follows.
-pub fn record(context: &Context, delivery: &Delivery, sent: Sent, follows: Follows) -> Attempt {
+pub fn record(
+    context: &Context,
+    delivery: &Delivery,
+    sent: Sent,
+    follows: Follows,
+) -> Arc<Attempt> {
     let reason = sent.reason();
     let (next_action, next_at) = match follows {
         Follows::Action(Action::Retry { at, .. }) => (NextAction::Retry, Some(at)),
@@ -28,7 +35,7 @@ pub fn record(context: &Context, delivery: &Delivery, sent: Sent, follows: Follo
         Follows::Action(Action::Delivered) | Follows::Test => (NextAction::None, None),
     };
     let detail = detail(&sent, reason);
-    let attempt = Attempt {
+    let attempt = Arc::new(Attempt {
         delivery: delivery.id.clone(),
         number: delivery.attempts + 1,
         subscription: delivery.subscription.clone(),
@@ -44,10 +51,10 @@ pub fn record(context: &Context, delivery: &Delivery, sent: Sent, follows: Follo
         next_action,
         next_at,
         test: matches!(follows, Follows::Test),
-    };
+    });
     let finished = AttemptFinished { attempt: &attempt };
     context.telemetry.emit(finished);
-    context.ports.audit.append(attempt.clone());
+    context.ports.audit.append(Arc::clone(&attempt));
     attempt
 }
 

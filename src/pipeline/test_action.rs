@@ -24,7 +24,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`EventFault`] when no test event can be made, which is a bug.
-pub async fn test(context: &Context, endpoint: &Endpoint) -> Result<Attempt, EventFault> {
+pub async fn test(context: &Context, endpoint: &Endpoint) -> Result<Arc<Attempt>, EventFault> {
     let event = test_event(context, &endpoint.subscription)?;
     let id = &endpoint.subscription.id;
     let payload = match endpoint.subscription.spec.format {

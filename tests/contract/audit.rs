@@ -65,7 +65,7 @@ pub async fn newest_first_with_a_cursor<H: Harness>() {
     for n in 0..25 {
         store
             .audit
-            .append(attempt("acme", n, n % 3, n, backend.now()));
+            .append(attempt("acme", n, n % 3, n, backend.now()).into());
     }
     store.backend.flush().await;
     let sent = attempt("acme", 24, 0, 24, backend.now());
@@ -84,7 +84,7 @@ pub async fn newest_first_with_a_cursor<H: Harness>() {
         // What comes meanwhile is on no later page.
         store
             .audit
-            .append(attempt("acme", 99, 5, 99, backend.now()));
+            .append(attempt("acme", 99, 5, 99, backend.now()).into());
         store.backend.flush().await;
     }
     assert_eq!(seen, (0..25).rev().collect::<Vec<_>>());
@@ -106,7 +106,7 @@ pub async fn every_filter_filters<H: Harness>() {
         let at = at(number.into());
         store
             .audit
-            .append(attempt(tenant, event, subscription, number, at));
+            .append(attempt(tenant, event, subscription, number, at).into());
     }
     store.backend.flush().await;
     let event = |n| Some(delivery_to("acme", n, 1).event.id.clone());
@@ -222,12 +222,14 @@ pub async fn the_ring_keeps_the_newest<H: Harness>() {
     for round in 0..4 {
         let store = backend.store();
         for n in round * 5..round * 5 + 5 {
-            store.audit.append(attempt("acme", n, 1, n, backend.now()));
+            store
+                .audit
+                .append(attempt("acme", n, 1, n, backend.now()).into());
         }
         if round == 0 {
             store
                 .audit
-                .append(attempt("acme", 0, 2, 100, backend.now()));
+                .append(attempt("acme", 0, 2, 100, backend.now()).into());
         }
         store.backend.flush().await;
         let of_1 = AttemptQuery {
@@ -254,9 +256,13 @@ pub async fn old_ones_are_not_shown<H: Harness>() {
     };
     let backend = H::start(limits).await;
     let store = backend.store();
-    store.audit.append(attempt("acme", 1, 1, 1, backend.now()));
+    store
+        .audit
+        .append(attempt("acme", 1, 1, 1, backend.now()).into());
     backend.pass(Duration::from_secs(2)).await;
-    store.audit.append(attempt("acme", 1, 1, 2, backend.now()));
+    store
+        .audit
+        .append(attempt("acme", 1, 1, 2, backend.now()).into());
     store.backend.flush().await;
     assert_eq!(numbers(&store, &all()).await, [2, 1]);
     backend.pass(Duration::from_secs(3)).await;
@@ -273,7 +279,7 @@ pub async fn a_long_body_is_cut<H: Harness>() {
     for body in [b"0123456789".as_slice(), b"0123456789a"] {
         let mut attempt = attempt("acme", 1, 1, 1, backend.now());
         attempt.request.body = Bytes::from_static(body);
-        store.audit.append(attempt);
+        store.audit.append(attempt.into());
     }
     store.backend.flush().await;
     let found = store.audit.attempts(&all()).await.unwrap();
@@ -286,7 +292,7 @@ pub async fn it_survives_an_orderly_end<H: Harness>() {
     let mut backend = H::start(Limits::default()).await;
     for n in 0..100 {
         let attempt = attempt("acme", n, n, n, backend.now());
-        backend.store().audit.append(attempt);
+        backend.store().audit.append(attempt.into());
     }
     backend.restart().await;
     let found = numbers(&backend.store(), &all()).await;

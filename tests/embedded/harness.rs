@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use carillon::adapters::sqlite::OpenError;
 use carillon::app::Carillon;
 use carillon::config::Config;
 use http::{HeaderMap, Method};
@@ -82,23 +83,16 @@ impl Setup {
         self.folder.path().join(name)
     }
 
-    /// Starts it.
+    /// Starts it, as soon as the one before has let go of the file: what that did not wait
+    /// for when it stopped goes on in this process.
     pub async fn start(self) -> Dispatcher {
-        let carillon = Carillon::start(&self.config).await.unwrap();
-        self.started(carillon)
-    }
-
-    /// Starts it as soon as the one before lets go of the file: what it did not wait for
-    /// when it stopped goes on in this process.
-    pub async fn start_when_free(self) -> Dispatcher {
         let carillon = poll_until("the file is free", async || {
-            Carillon::start(&self.config).await.ok()
-        });
-        let carillon = carillon.await;
-        self.started(carillon)
-    }
-
-    fn started(self, carillon: Carillon) -> Dispatcher {
+            match Carillon::start(&self.config).await {
+                Err(error) if is_in_use(&error) => None,
+                started => Some(started.unwrap()),
+            }
+        })
+        .await;
         let api = Api {
             base: format!("http://{}", carillon.api_addr()),
             ops: format!("http://{}", carillon.ops_addr()),
@@ -111,6 +105,10 @@ impl Setup {
             setup: self,
         }
     }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::InUse(_)))
 }
 
 /// A dispatcher that runs.

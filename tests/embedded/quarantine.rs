@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
+use carillon::adapters::sqlite::{OpenError, Sqlite, SqliteSettings};
 use carillon::adapters::system::SystemClock;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{EventMessage, Outbox as _, Parcel};
@@ -19,7 +19,7 @@ use super::rules::{Broken, EVENT_BYTES_MAX, broken_bodies, broken_events};
 /// Puts messages into the store of a dispatcher that does not run, as a broker would
 /// have them: nobody has looked inside.
 async fn put(setup: &Setup, messages: Vec<EventMessage>) {
-    let store = Sqlite::open(SqliteSettings {
+    let settings = SqliteSettings {
         path: setup.config.embedded.path.clone(),
         dedup_window: ms(1000),
         audit_keep: ms(1000),
@@ -27,9 +27,16 @@ async fn put(setup: &Setup, messages: Vec<EventMessage>) {
         audit_body_bytes: 0,
         audit_dropped: Arc::new(AtomicU64::new(0)),
         clock: Arc::new(SystemClock),
-    });
+    };
+    let store = poll_until("the file is free", async || {
+        match Sqlite::open(settings.clone()) {
+            Err(OpenError::InUse(_)) => None,
+            opened => Some(opened.unwrap()),
+        }
+    })
+    .await;
     let parcels = messages.into_iter().map(Parcel::Event).collect();
-    store.unwrap().put(parcels).await.unwrap();
+    store.put(parcels).await.unwrap();
 }
 
 fn message(body: impl Into<Bytes>, content_type: Option<&str>) -> EventMessage {

@@ -69,7 +69,7 @@ async fn a_stop_does_not_wait_longer_than_its_grace() {
     let (setup, ended) = carillon.stop().await;
     assert!(!ended);
     assert!(begun.elapsed() < ms(2900), "{:?}", begun.elapsed());
-    let carillon = setup.start_when_free().await;
+    let carillon = setup.start().await;
     let seen = hooks.arrived("all", 2).await;
     assert_eq!(
         event_ids(&seen),

@@ -5,6 +5,7 @@
 //! without counting. Attempts of a deleted subscription stay until they expire.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -42,12 +43,12 @@ pub(super) struct RingCounters(HashMap<SubscriptionId, i64>);
 
 #[async_trait]
 impl AuditLog for Sqlite {
-    fn append(&self, attempt: Attempt) {
+    fn append(&self, attempt: Arc<Attempt>) {
         // Asked first, so that what is dropped costs next to nothing.
         let kept = self.queue.has_audit_room()
             && self
                 .queue
-                .keep(AuditRow::encode(attempt, self.settings.audit_body_bytes));
+                .keep(AuditRow::encode(&attempt, self.settings.audit_body_bytes));
         if !kept {
             self.settings.audit_dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -70,13 +71,13 @@ impl AuditLog for Sqlite {
 
 impl AuditRow {
     /// Encodes `attempt`, with at most `body_bytes_max` of its body.
-    pub(super) fn encode(attempt: Attempt, body_bytes_max: usize) -> Self {
+    pub(super) fn encode(attempt: &Attempt, body_bytes_max: usize) -> Self {
         Self {
-            record: codec::attempt::encode(&attempt, body_bytes_max),
-            subscription: attempt.subscription,
-            tenant: attempt.tenant,
-            event: attempt.event,
-            delivery: attempt.delivery,
+            record: codec::attempt::encode(attempt, body_bytes_max),
+            subscription: attempt.subscription.clone(),
+            tenant: attempt.tenant.clone(),
+            event: attempt.event.clone(),
+            delivery: attempt.delivery.clone(),
             delivered: attempt.reason.is_none(),
             at: attempt.at,
         }

@@ -222,7 +222,7 @@ async fn what_expired_is_deleted_in_steps() {
 #[test]
 fn attempts_beyond_the_bound_find_no_room() {
     let queue = Queue::default();
-    let row = |body_bytes| audit::AuditRow::encode(attempt(body_bytes), usize::MAX);
+    let row = |body_bytes| audit::AuditRow::encode(&attempt(body_bytes), usize::MAX);
     let kept = (0..10_000).take_while(|_| queue.keep(row(1))).count();
     assert_eq!(kept, 8192);
     let queue = Queue::default();
@@ -243,7 +243,7 @@ async fn a_closed_store_says_so() {
     tokio::task::yield_now().await;
     sqlite.crash();
     assert!(waiting.await.unwrap(), "who waits is told");
-    sqlite.append(attempt(1));
+    sqlite.append(attempt(1).into());
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
     let put = sqlite.put(vec![event(b"1")]).await;
     assert!(matches!(put, Err(StoreError::Unavailable(_))));
