@@ -105,6 +105,7 @@ impl Carillon {
         self.api.stop().await;
         let ended = self.pipeline.drain(self.grace).await;
         self.ops.stop().await;
+        self.pipeline.context().ports.backend.close().await;
         ended
     }
 }

@@ -22,10 +22,11 @@ pub mod settle;
 pub mod settlement;
 pub mod test_action;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,8 +38,11 @@ use settlement::Ticket;
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
-use crate::ports::Ports;
+use crate::ports::{Ports, StoreError};
 use crate::telemetry::Telemetry;
+
+/// How long a loop that ended by a bug stays down.
+const BEGIN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How the pipeline runs.
 #[derive(Clone, Debug)]
@@ -86,6 +90,8 @@ pub struct Pipeline {
     intake: Arc<intake::InFlight>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// The grace is over: what is under way is dropped, and so comes again.
+    cut_off: CancellationToken,
 }
 
 impl Pipeline {
@@ -107,6 +113,7 @@ impl Pipeline {
             intake: Arc::new(intake),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
         };
         pipeline.spawn_loops(granted, again);
         pipeline
@@ -117,19 +124,55 @@ impl Pipeline {
         granted: mpsc::UnboundedReceiver<Granted<Work>>,
         again: mpsc::UnboundedReceiver<intake::Waiting>,
     ) {
-        let timers = self.admit.clone();
-        self.tasks.spawn(async move { timers.run_timers().await });
-        let dispatcher = self.clone();
-        tokio::spawn(async move { dispatcher.dispatch_granted(granted).await });
-        let events = self.clone();
-        self.tasks
-            .spawn(async move { intake::take_events(events).await });
-        let waiting = self.clone();
-        self.tasks
-            .spawn(async move { intake::take_again(waiting, again).await });
-        let deliveries = self.clone();
-        self.tasks
-            .spawn(async move { intake::take_deliveries(deliveries).await });
+        let granted = Arc::new(Mutex::new(granted));
+        let again = Arc::new(Mutex::new(again));
+        self.supervise("timers", |pipeline| async move {
+            pipeline.admit.run_timers().await;
+        });
+        self.supervise("dispatch", move |pipeline| {
+            pipeline.dispatch_granted(Arc::clone(&granted))
+        });
+        self.supervise("events", intake::take_events);
+        self.supervise("events again", move |pipeline| {
+            intake::take_again(pipeline, Arc::clone(&again))
+        });
+        self.supervise("deliveries", intake::take_deliveries);
+    }
+
+    /// Runs a loop until the pipeline stops. One that ends before (a panic, so a bug) is
+    /// begun again: what it held was dropped, and so comes again.
+    fn supervise<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        begin: impl Fn(Self) -> F + Send + 'static,
+    ) {
+        let pipeline = self.clone();
+        self.tasks.spawn(async move {
+            while !pipeline.stop.is_cancelled() {
+                let running = begin(pipeline.clone());
+                let stop = pipeline.stop.clone();
+                let run = async move { stop.run_until_cancelled(running).await };
+                let ended = tokio::spawn(run).await;
+                if !pipeline.stop.is_cancelled() {
+                    let error = ended.err().map(|error| error.to_string());
+                    tracing::error!(name, error, "a loop of the pipeline ended; begun again");
+                    tokio::time::sleep(BEGIN_AGAIN_AFTER).await;
+                }
+            }
+        });
+    }
+
+    /// Runs something on the side; dropped when the pipeline stops.
+    fn spawn_until_stopped<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Self) -> F,
+    ) {
+        let stop = self.stop.clone();
+        let running = run(self.clone());
+        self.tasks.spawn(async move {
+            // Dropped half way, its message comes again.
+            let _ = stop.run_until_cancelled(running).await;
+        });
     }
 
     /// The parts that other doors (the API's Test action) use too.
@@ -147,6 +190,8 @@ impl Pipeline {
         self.intake.forget_waiting();
         self.tasks.close();
         let ended = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        self.cut_off.cancel();
+        self.tasks.wait().await;
         self.context.ports.backend.flush().await;
         ended
     }
@@ -193,34 +238,37 @@ impl Pipeline {
         }
     }
 
-    async fn dispatch_granted(self, mut granted: mpsc::UnboundedReceiver<Granted<Work>>) {
-        loop {
-            let next = tokio::select! {
-                next = granted.recv() => next,
-                () = self.stop.cancelled() => None,
-            };
+    async fn dispatch_granted(self, granted: Arc<Mutex<mpsc::UnboundedReceiver<Granted<Work>>>>) {
+        while let Some(next) = granted.lock().await.recv().await {
             match next {
-                Some(Granted::Start(work, permit)) => self.spawn_attempt(work, permit),
-                Some(Granted::Defer {
+                Granted::Start(work, permit) => self.spawn_attempt(work, permit),
+                Granted::Defer {
                     work,
                     after,
                     reason,
-                }) => self.spawn_deferral(work, after, reason),
-                None => return,
+                } => self.spawn_deferral(work, after, reason),
             }
         }
     }
 
     fn spawn_attempt(&self, work: Work, permit: Permit<Work>) {
         let context = Arc::clone(&self.context);
-        self.tasks
-            .spawn(async move { attempt(&context, work, permit).await });
+        let cut_off = self.cut_off.clone();
+        self.tasks.spawn(async move {
+            let _ = cut_off
+                .run_until_cancelled(attempt(&context, work, permit))
+                .await;
+        });
     }
 
     fn spawn_deferral(&self, work: Work, after: Duration, reason: DeferReason) {
         let context = Arc::clone(&self.context);
-        self.tasks
-            .spawn(async move { settle::defer(&context, work, after, reason).await });
+        let cut_off = self.cut_off.clone();
+        self.tasks.spawn(async move {
+            let _ = cut_off
+                .run_until_cancelled(settle::defer(&context, work, after, reason))
+                .await;
+        });
     }
 }
 
@@ -231,7 +279,8 @@ impl Pipeline {
 /// that does not take what follows stops what is sent.
 async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let Work { delivery, ticket } = work;
-    let endpoint = match current_endpoint(context, &delivery).await {
+    let load = || current_endpoint(context, &delivery);
+    let endpoint = match settle::patiently(context, "load subscription", load).await {
         Ok(endpoint) => endpoint,
         Err(reason) => return settle::dead(context, delivery, reason, ticket).await,
     };
@@ -252,16 +301,14 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
 async fn current_endpoint(
     context: &Context,
     delivery: &Delivery,
-) -> Result<Arc<Endpoint>, DeadReason> {
+) -> Result<Result<Arc<Endpoint>, DeadReason>, StoreError> {
     let scope = Scope::One(delivery.event.tenant.clone());
-    let found = settle::patiently(context, "load subscription", || {
-        context.directory.endpoint(&scope, &delivery.subscription)
-    });
-    match found.await {
+    let found = context.directory.endpoint(&scope, &delivery.subscription);
+    Ok(match found.await? {
         None => Err(DeadReason::SubscriptionDeleted),
         Some(endpoint) if endpoint.subscription.disabled_reason.is_some() => {
             Err(DeadReason::SubscriptionDisabled)
         }
         Some(endpoint) => Ok(endpoint),
-    }
+    })
 }

@@ -432,6 +432,9 @@ pub trait Backend: Send + Sync {
     /// [`StoreError`].
     async fn queue_sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
 
-    /// Makes durable what was accepted without waiting (acks, audit) before the end.
+    /// Makes durable what was accepted without waiting (acks, audit).
     async fn flush(&self);
+
+    /// The end: flushes, and lets go of files and connections. Calls after it are errors.
+    async fn close(&self);
 }

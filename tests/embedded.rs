@@ -11,6 +11,7 @@ mod embedded {
     mod delivery;
     mod formats;
     mod intake;
+    mod neighbours;
     mod ops;
     mod pacing;
     mod problems;

@@ -232,6 +232,13 @@ impl Backend for Sqlite {
             tokio::time::sleep(PAUSE).await;
         }
     }
+
+    async fn close(&self) {
+        self.flush().await;
+        self.queue.close();
+        self.stop();
+        locked(&self.lock).take();
+    }
 }
 
 /// Takes the lock beside `path`. The system gives it back when the process ends.

@@ -29,19 +29,16 @@ pub async fn publish(
     let content_type = text("content-type").map(ToOwned::to_owned);
     let traceparent = text("traceparent").map(ToOwned::to_owned);
     let encoding = Encoding::of(content_type.as_deref())?;
-    let bodies = match encoding {
-        Encoding::Json if is_array(&body) => split(&body)?,
-        _ => vec![body],
-    };
-    let one = bodies.len() == 1;
+    let is_batch = encoding == Encoding::Json && is_array(&body);
+    let bodies = if is_batch { split(&body)? } else { vec![body] };
     for (index, body) in bodies.iter().enumerate() {
         let decoded = codec::event::decode(body, content_type.as_deref(), api.event_bytes_max);
         if let Err(fault) = decoded {
             let problem = Problem::from(fault);
-            return Err(if one {
-                problem
-            } else {
+            return Err(if is_batch {
                 problem.with("index", index)
+            } else {
+                problem
             });
         }
     }

@@ -1,6 +1,7 @@
 //! `/v1/quarantine`: what was not understood: look, and have it taken again.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -35,8 +36,10 @@ pub async fn list(
 pub async fn requeue(
     State(api): State<Api>,
     _admin: Admin,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    // An id that cannot be one names nothing.
+    let id = id.map(|Path(id)| id).unwrap_or_default();
     if api.ports.quarantine.requeue(&id).await? {
         Ok((StatusCode::ACCEPTED, Json(json!({ "requeued": 1 }))))
     } else {

@@ -254,7 +254,8 @@ fn patched(
             return Err(FieldFault::new(name, "cannot be changed").into());
         }
     }
-    merge_patch(&mut document, patch);
+    let patch = with_known_headers(patch, &document);
+    merge_patch(&mut document, &patch);
     let written = read(&document, &api.rules)?;
     if written.tenant != old.tenant {
         return Err(FieldFault::new("tenant", "cannot be changed: create another one").into());
@@ -280,6 +281,29 @@ fn patched(
         updated_at: old.updated_at,
     };
     Ok((subscription, secrets, rotated))
+}
+
+/// The patch with the names of headers that are there written as they are kept, which is in
+/// lower case: one name is one header, however it is written.
+fn with_known_headers(
+    patch: &Map<String, Value>,
+    document: &Map<String, Value>,
+) -> Map<String, Value> {
+    let mut patch = patch.clone();
+    let known = document.get("headers").and_then(Value::as_object);
+    if let (Some(Value::Object(headers)), Some(known)) = (patch.get_mut("headers"), known) {
+        let rename = |(name, value): (String, Value)| {
+            let lower = name.to_ascii_lowercase();
+            let name = if known.contains_key(&lower) {
+                lower
+            } else {
+                name
+            };
+            (name, value)
+        };
+        *headers = std::mem::take(headers).into_iter().map(rename).collect();
+    }
+    patch
 }
 
 fn shown(stored: &StoredSubscription) -> Value {

@@ -152,7 +152,12 @@ fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
         true => Err(EventFault::missing(field, "a string")),
         false => Ok(text),
     };
-    let json = present("data", String::from_utf8_lossy(&message.data).into_owned())?;
+    let json = String::from_utf8(message.data.to_vec()).map_err(|error| EventFault {
+        reason: FaultReason::Malformed,
+        field: Some("data".to_owned()),
+        sentence: format!("`data` must be UTF-8: {error}"),
+    })?;
+    let json = present("data", json)?;
     let raw = RawValue::from_string(json).map_err(|error| EventFault {
         reason: FaultReason::Malformed,
         field: Some("data".to_owned()),

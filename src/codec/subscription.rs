@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::event::kind_of;
 use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{Pattern, TypeGlob};
-use crate::domain::retry::{Exponential, RetryOverride};
+use crate::domain::retry::{DELAY_MAX, Exponential, RetryOverride};
 use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{
     CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, EndpointUrl, FieldFault,
@@ -227,7 +227,12 @@ pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
     let lenient = SpecRules {
         require_https: false,
         timeout: Duration::from_secs(10),
-        retry: Exponential::default(),
+        // What was valid on top of `[retry]` as it was then is valid on top of this.
+        retry: Exponential {
+            initial: Duration::from_millis(1),
+            max: DELAY_MAX,
+            ..Exponential::default()
+        },
     };
     let document = &record.subscription;
     let written = read(document, &lenient).map_err(|fault| fault.to_string())?;

@@ -9,11 +9,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What a lane holds at least, however slow its endpoint.
-const HELD_MIN: usize = 8;
+const HELD_MIN: usize = 1;
 /// What a lane holds at most, however fast its endpoint.
 const HELD_MAX: usize = 2048;
 /// How much of its endpoint's pace a lane holds.
 const HELD_FOR: Duration = Duration::from_secs(1);
+/// What has to wait longer than this for its rate waits at rest, not in memory.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The longest time between two that are turned away.
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// The time of an attempt that is assumed before one was measured.
 const ATTEMPT_TIME_ASSUMED: Duration = Duration::from_millis(20);
 
@@ -47,6 +51,9 @@ pub enum DeferReason {
 }
 
 impl DeferReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::RateLimited, Self::Paused, Self::Busy];
+
     /// The reason in one word, for metrics.
     pub fn code(self) -> &'static str {
         match self {
@@ -118,20 +125,23 @@ impl<W> Lane<W> {
     ) -> Verdict<W> {
         self.last_used = now;
         if now < self.paused_until {
-            return self.defer(work, now, DeferReason::Paused);
+            return self.defer(work, self.paused_until, DeferReason::Paused);
         }
         if self.is_full(freshness) {
             let reason = match self.limits.per_second {
                 Some(per_second) if per_second < self.window_pace() => DeferReason::RateLimited,
                 _ => DeferReason::Busy,
             };
-            return self.defer(work, now, reason);
+            return self.defer(work, now + HELD_FOR, reason);
         }
         let may_start = slot && self.held() == 0 && self.in_flight < self.limits.in_flight_max;
         let wait = match may_start.then(rate) {
             Some(Ok(())) => {
                 self.in_flight += 1;
                 return Verdict::Start(work);
+            }
+            Some(Err(wait)) if wait > RATE_WAIT_MAX => {
+                return self.defer(work, now.saturating_add(wait), DeferReason::RateLimited);
             }
             Some(Err(wait)) => Some(now + wait),
             None => None,
@@ -153,13 +163,14 @@ impl<W> Lane<W> {
             return Verdict::Wait(None);
         }
         if now < self.paused_until {
-            return match self.pop() {
-                Some(work) => self.defer(work, now, DeferReason::Paused),
-                None => Verdict::Wait(None),
-            };
+            return self.defer_next(self.paused_until, DeferReason::Paused);
         }
-        if let Err(wait) = rate() {
-            return Verdict::Wait(Some(now + wait));
+        match rate() {
+            Ok(()) => {}
+            Err(wait) if wait > RATE_WAIT_MAX => {
+                return self.defer_next(now.saturating_add(wait), DeferReason::RateLimited);
+            }
+            Err(wait) => return Verdict::Wait(Some(now + wait)),
         }
         match self.pop() {
             Some(work) => {
@@ -250,15 +261,20 @@ impl<W> Lane<W> {
             .or_else(|| self.returning.pop_front())
     }
 
-    /// Hands out the next free time: after the pause and after all that was handed out,
+    fn defer_next(&mut self, soonest: Duration, reason: DeferReason) -> Verdict<W> {
+        match self.pop() {
+            Some(work) => self.defer(work, soonest, reason),
+            None => Verdict::Wait(None),
+        }
+    }
+
+    /// Hands out the next free time: not before `soonest`, and after all that was handed out,
     /// one interval of the endpoint's pace apart.
-    fn defer(&mut self, work: W, now: Duration, reason: DeferReason) -> Verdict<W> {
-        let interval = Duration::from_secs_f64((1.0 / self.pace()).min(60.0));
-        let soonest = match reason {
-            DeferReason::Paused => self.paused_until,
-            DeferReason::RateLimited | DeferReason::Busy => now + HELD_FOR,
-        };
-        let until = self.handed_out_until.max(soonest) + interval;
+    fn defer(&mut self, work: W, soonest: Duration, reason: DeferReason) -> Verdict<W> {
+        let interval = Duration::try_from_secs_f64(1.0 / self.pace())
+            .unwrap_or(INTERVAL_MAX)
+            .min(INTERVAL_MAX);
+        let until = self.handed_out_until.max(soonest).saturating_add(interval);
         self.handed_out_until = until;
         Verdict::Defer(work, until, reason)
     }
@@ -360,6 +376,33 @@ mod tests {
         assert!(later > at);
         assert!(!lane.is_idle(until, Duration::ZERO));
         assert!(lane.is_idle(later, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_would_wait_long_for_its_rate_is_not_held() {
+        let mut lane = lane(4, Some(1.0 / 3600.0));
+        assert_eq!(offer(&mut lane, 1), Verdict::Start(1));
+        let hour = Duration::from_secs(3600);
+        let second = lane.offer(2, Freshness::Fresh, NOW, true, || Err(hour));
+        let Verdict::Defer(2, first_at, DeferReason::RateLimited) = second else {
+            panic!("an hour is not waited for in memory");
+        };
+        assert!(first_at >= NOW + hour);
+        assert_eq!(lane.held(), 0);
+        let third = lane.offer(3, Freshness::Fresh, NOW, true, || Err(hour));
+        let Verdict::Defer(3, next_at, _) = third else {
+            panic!("nor is the next");
+        };
+        assert!(next_at >= first_at + hour - Duration::from_millis(1));
+    }
+
+    #[test]
+    fn rates_beyond_all_measure_are_no_fault() {
+        let mut lane = lane(1, Some(1e-300));
+        for work in 0..5 {
+            let verdict = lane.offer(work, Freshness::Fresh, NOW, true, || Err(Duration::MAX / 4));
+            assert!(matches!(verdict, Verdict::Defer(..)));
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::domain::subscription::RateLimit;
 
 /// A lane without traffic for this long is dropped; its rate limiter is full again by then.
 const IDLE_FOR: Duration = Duration::from_secs(120);
-/// Longest wait that is left to a lane's rate; beyond, work belongs in the queue at rest.
-const RATE_PERIOD_MAX: Duration = Duration::from_secs(3600);
+/// The slowest rate there is: one request in this time.
+const RATE_PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The bounds of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -444,7 +444,9 @@ struct EndpointRate {
 
 impl EndpointRate {
     fn new(rate: RateLimit, clock: &LaneClock) -> Self {
-        let period = Duration::from_secs_f64(1.0 / rate.per_second)
+        // A tiny rate has a period beyond what a duration holds.
+        let period = Duration::try_from_secs_f64(1.0 / rate.per_second)
+            .unwrap_or(RATE_PERIOD_MAX)
             .clamp(Duration::from_nanos(1), RATE_PERIOD_MAX);
         let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
         // The period is at least a nanosecond, so there is a quota.

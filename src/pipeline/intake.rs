@@ -13,13 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::directory::CompiledScope;
+use super::directory::{CompiledScope, Endpoint};
 use super::plan::{Plan, plan};
 use super::settle::{self, patiently, put};
 use super::settlement::Ticket;
 use super::{Context, Pipeline, Work};
 use crate::codec;
-use crate::domain::delivery::EventFacts;
+use crate::domain::delivery::{DeadReason, EventFacts};
 use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::id::{EventKey, SubscriptionId};
 use crate::domain::lane::Freshness;
@@ -36,6 +36,9 @@ pub struct Waiting {
     taken: Taken<EventMessage>,
     slot: OwnedSemaphorePermit,
 }
+
+/// Where messages come whose wait is over; shared, so that a loop can begin again.
+pub type AgainReceiver = tokio::sync::Mutex<mpsc::UnboundedReceiver<Waiting>>;
 
 /// What identifies a chunk of an event: the event, and where the chunk begins.
 type ChunkKey = (EventKey, Option<SubscriptionId>);
@@ -119,34 +122,19 @@ impl InFlight {
     }
 }
 
-/// Takes events until the pipeline stops.
+/// Takes events, for ever.
 pub async fn take_events(pipeline: Pipeline) {
     let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
-    let take = async {
-        loop {
-            let batch = take_batch(&pipeline, &slots).await;
-            take_in(&pipeline, batch).await;
-        }
-    };
-    until_stopped(&pipeline, take).await;
+    loop {
+        let batch = take_batch(&pipeline, &slots).await;
+        take_in(&pipeline, batch).await;
+    }
 }
 
-/// Takes in the messages whose wait for another is over, until the pipeline stops.
-pub async fn take_again(pipeline: Pipeline, mut again: mpsc::UnboundedReceiver<Waiting>) {
-    let take = async {
-        while let Some(waiting) = again.recv().await {
-            take_in(&pipeline, vec![waiting]).await;
-        }
-    };
-    until_stopped(&pipeline, take).await;
-}
-
-/// What is dropped half way comes again: its tickets and receipts are dropped with it.
-async fn until_stopped(pipeline: &Pipeline, work: impl Future<Output = ()>) {
-    tokio::select! {
-        biased;
-        () = pipeline.stop.cancelled() => {}
-        () = work => {}
+/// Takes in the messages whose wait for another is over, for ever.
+pub async fn take_again(pipeline: Pipeline, again: Arc<AgainReceiver>) {
+    while let Some(waiting) = again.lock().await.recv().await {
+        take_in(&pipeline, vec![waiting]).await;
     }
 }
 
@@ -224,7 +212,13 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
     let keys: Vec<EventKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
     let settled = settled(context, &keys).await;
     for ((event, _, message, ticket), settled) in tickets.into_iter().zip(settled) {
-        plan_and_offer(pipeline, event, message, &settled, ticket).await;
+        let unplanned = Unplanned {
+            event,
+            message,
+            settled,
+            ticket,
+        };
+        plan_or_wait(pipeline, unplanned).await;
     }
 }
 
@@ -244,16 +238,49 @@ async fn settled(context: &Context, keys: &[EventKey]) -> Vec<Vec<SubscriptionId
     }
 }
 
-async fn plan_and_offer(
-    pipeline: &Pipeline,
+/// An event whose subscriptions are known is planned at once. One whose subscriptions
+/// cannot be loaded now waits in a task of its own, holding its slot of the prefetch: who is
+/// known goes on being served, and intake pauses when all slots wait.
+async fn plan_or_wait(pipeline: &Pipeline, planned: Unplanned) {
+    match scopes_of(&pipeline.context, &planned.event).await {
+        Ok(scopes) => plan_and_offer(pipeline, planned, &scopes).await,
+        Err(error) => {
+            let (action, error) = ("load subscriptions", &error);
+            pipeline
+                .context
+                .telemetry
+                .emit(StoreTrouble { action, error });
+            pipeline.spawn_until_stopped(|pipeline| async move {
+                let context = &pipeline.context;
+                let load = || scopes_of(context, &planned.event);
+                let scopes = patiently(context, "load subscriptions", load).await;
+                plan_and_offer(&pipeline, planned, &scopes).await;
+            });
+        }
+    }
+}
+
+/// An event that was understood, before its plan.
+struct Unplanned {
     event: Event,
     message: EventMessage,
-    settled: &[SubscriptionId],
+    settled: Vec<SubscriptionId>,
     ticket: Ticket,
+}
+
+async fn plan_and_offer(
+    pipeline: &Pipeline,
+    unplanned: Unplanned,
+    scopes: &[Arc<CompiledScope>; 2],
 ) {
+    let Unplanned {
+        event,
+        message,
+        settled,
+        ticket,
+    } = unplanned;
     let context = &pipeline.context;
     let now = context.ports.clock.now();
-    let scopes = scopes_of(context, &event).await;
     let facts = Arc::new(EventFacts {
         id: event.id.clone(),
         kind: event.kind.clone(),
@@ -262,7 +289,7 @@ async fn plan_and_offer(
         traceparent: message.traceparent.as_deref().map(Into::into),
     });
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
-    let planned = plan(&event, &facts, &scopes, after, settled, chunk);
+    let planned = plan(&event, &facts, scopes, after, &settled, chunk);
     report(context, &event, &planned, now, after.is_some());
     if let Some(after) = planned.continue_after {
         let rest = EventMessage {
@@ -281,14 +308,16 @@ async fn plan_and_offer(
     ticket.settle();
 }
 
-async fn scopes_of(context: &Context, event: &Event) -> [Arc<CompiledScope>; 2] {
+async fn scopes_of(
+    context: &Context,
+    event: &Event,
+) -> Result<[Arc<CompiledScope>; 2], StoreError> {
     let own = Scope::One(event.tenant.clone());
-    let load = |scope| {
-        patiently(context, "load subscriptions", move || {
-            context.directory.scope(scope)
-        })
-    };
-    [load(&own).await, load(&Scope::Every).await]
+    let directory = &context.directory;
+    Ok([
+        directory.scope(&own).await?,
+        directory.scope(&Scope::Every).await?,
+    ])
 }
 
 /// Continuations are the same event: they are not counted again.
@@ -322,17 +351,14 @@ async fn quarantine(context: &Context, taken: Taken<EventMessage>, fault: EventF
     taken.receipt.ack();
 }
 
-/// Takes due deliveries until the pipeline stops.
+/// Takes due deliveries, for ever.
 pub async fn take_deliveries(pipeline: Pipeline) {
     let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
-    let take = async {
-        loop {
-            for (message, slot) in take_due(&pipeline, &slots).await {
-                bring_back(&pipeline, message, slot).await;
-            }
+    loop {
+        for (message, slot) in take_due(&pipeline, &slots).await {
+            bring_back(&pipeline, message, slot).await;
         }
-    };
-    until_stopped(&pipeline, take).await;
+    }
 }
 
 async fn take_due(
@@ -368,11 +394,29 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
         drop(slot);
         in_flight.deliveries.fetch_sub(1, Ordering::Relaxed);
     });
-    match super::current_endpoint(context, &delivery).await {
-        Ok(endpoint) => {
-            let work = Work { delivery, ticket };
-            pipeline.offer(work, &endpoint, Freshness::Returning);
+    let work = Work { delivery, ticket };
+    match super::current_endpoint(context, &work.delivery).await {
+        Ok(found) => offer_again(pipeline, work, found).await,
+        // As with events: who is known goes on being served.
+        Err(error) => {
+            let (action, error) = ("load subscription", &error);
+            context.telemetry.emit(StoreTrouble { action, error });
+            pipeline.spawn_until_stopped(|pipeline| async move {
+                let context = &pipeline.context;
+                let load = || super::current_endpoint(context, &work.delivery);
+                let found = patiently(context, "load subscription", load).await;
+                offer_again(&pipeline, work, found).await;
+            });
         }
-        Err(reason) => settle::dead(context, delivery, reason, ticket).await,
+    }
+}
+
+async fn offer_again(pipeline: &Pipeline, work: Work, found: Result<Arc<Endpoint>, DeadReason>) {
+    match found {
+        Ok(endpoint) => pipeline.offer(work, &endpoint, Freshness::Returning),
+        Err(reason) => {
+            let Work { delivery, ticket } = work;
+            settle::dead(&pipeline.context, delivery, reason, ticket).await;
+        }
     }
 }

@@ -8,6 +8,9 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::domain::delivery::DeadReason;
+use crate::domain::lane::DeferReason;
+
 /// Upper bounds of attempt durations, in seconds: up to the longest timeout.
 const ATTEMPT_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -184,9 +187,12 @@ impl Metrics {
             self.events.with_label_values(&[result]);
         }
         self.deliveries.with_label_values(&["delivered", "none"]);
-        for reason in crate::domain::delivery::DeadReason::ALL {
+        for reason in DeadReason::ALL {
             self.deliveries
                 .with_label_values(&["dead_lettered", reason.code()]);
+        }
+        for reason in DeferReason::ALL {
+            self.deferrals.with_label_values(&[reason.code()]);
         }
         self.attempts.with_label_values(&["delivered"]);
         for result in ["hit", "miss", "error"] {
