@@ -72,8 +72,9 @@ pub fn decode(
     }
 }
 
+/// The fields that the JSON form and CloudEvents share, and those that either has alone.
 #[derive(Deserialize)]
-struct JsonParts<'a> {
+struct Parts<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow, rename = "type")]
@@ -84,39 +85,39 @@ struct JsonParts<'a> {
     timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct CloudEventParts<'a> {
     #[serde(borrow)]
     specversion: Option<&'a RawValue>,
     #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tenant: Option<&'a RawValue>,
-    #[serde(borrow)]
     time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
     #[serde(borrow)]
     data_base64: Option<&'a RawValue>,
 }
 
+impl Parts<'_> {
+    /// Checks the parts; the time stands in `time_field`.
+    fn into_event(self, time_field: &str, time: Option<&RawValue>) -> Result<Event, EventFault> {
+        Event::try_new(
+            named("id", EventId::parse(&string("id", self.id)?))?,
+            named("type", EventType::parse(&string("type", self.kind)?))?,
+            named("tenant", TenantId::parse(&string("tenant", self.tenant)?))?,
+            EventTime::parse(&string(time_field, time)?).map_err(|fault| EventFault {
+                sentence: fault.sentence.replace("timestamp", time_field),
+                field: Some(time_field.to_owned()),
+                ..fault
+            })?,
+            data(self.data)?,
+        )
+    }
+}
+
 fn decode_json(body: &[u8]) -> Result<Event, EventFault> {
-    let parts: JsonParts<'_> = parse_object(body)?;
-    Event::try_new(
-        named("id", EventId::parse(&string("id", parts.id)?))?,
-        named("type", EventType::parse(&string("type", parts.kind)?))?,
-        named("tenant", TenantId::parse(&string("tenant", parts.tenant)?))?,
-        EventTime::parse(&string("timestamp", parts.timestamp)?)?,
-        data(parts.data)?,
-    )
+    let parts: Parts<'_> = parse_object(body)?;
+    let timestamp = parts.timestamp;
+    parts.into_event("timestamp", timestamp)
 }
 
 fn decode_cloud_event(body: &[u8]) -> Result<Event, EventFault> {
-    let parts: CloudEventParts<'_> = parse_object(body)?;
+    let parts: Parts<'_> = parse_object(body)?;
     let version = string("specversion", parts.specversion)?;
     if version != "1.0" {
         let found = format!("{version:?}");
@@ -130,17 +131,8 @@ fn decode_cloud_event(body: &[u8]) -> Result<Event, EventFault> {
             sentence: sentence.to_owned(),
         });
     }
-    Event::try_new(
-        named("id", EventId::parse(&string("id", parts.id)?))?,
-        named("type", EventType::parse(&string("type", parts.kind)?))?,
-        named("tenant", TenantId::parse(&string("tenant", parts.tenant)?))?,
-        EventTime::parse(&string("time", parts.time)?).map_err(|fault| EventFault {
-            field: Some("time".to_owned()),
-            sentence: fault.sentence.replace("`timestamp`", "`time`"),
-            ..fault
-        })?,
-        data(parts.data)?,
-    )
+    let time = parts.time;
+    parts.into_event("time", time)
 }
 
 fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
