@@ -110,6 +110,29 @@ impl Carillon {
     }
 }
 
+/// Settings that are given and do nothing yet, one sentence each.
+pub fn not_in_effect(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |given: bool, sentence: &str| {
+        if given {
+            warnings.push(sentence.to_owned());
+        }
+    };
+    warn(
+        config.secrets.keys.first().is_some(),
+        "`secrets.keys` has no effect in this version: signing secrets are stored without encryption",
+    );
+    warn(
+        config.telemetry.otlp_endpoint.is_some(),
+        "`telemetry.otlp_endpoint` has no effect in this version: no spans are sent",
+    );
+    warn(
+        config.delivery.disable_after != Config::default().delivery.disable_after,
+        "`delivery.disable_after` has no effect in this version: only a 410 disables",
+    );
+    warnings
+}
+
 fn embedded_ports(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Sqlite::open(SqliteSettings {

@@ -64,7 +64,8 @@ fn show_config(action: cli::config::Action, file: Option<&Path>) -> anyhow::Resu
         return Ok(());
     }
     let loaded = Config::load(file, config::environment())?;
-    for warning in &loaded.warnings {
+    let idle = app::not_in_effect(&loaded.config);
+    for warning in loaded.warnings.iter().chain(&idle) {
         eprintln!("warning: {warning}");
     }
     match (action, &loaded.sources.file) {

@@ -280,9 +280,11 @@ impl Pipeline {
 async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let Work { delivery, ticket } = work;
     let load = || current_endpoint(context, &delivery);
-    let endpoint = match settle::patiently(context, "load subscription", load).await {
-        Ok(endpoint) => endpoint,
-        Err(reason) => return settle::dead(context, delivery, reason, ticket).await,
+    let endpoint = match settle::until_available(context, "load subscription", load).await {
+        Ok(Ok(endpoint)) => endpoint,
+        Ok(Err(reason)) => return settle::dead(context, delivery, reason, ticket).await,
+        // Damaged: it comes again after a while.
+        Err(_) => return drop(ticket),
     };
     let timeout = endpoint.subscription.spec.timeout;
     let sent = send::send(context, &endpoint, &delivery, timeout).await;

@@ -5,7 +5,7 @@
 #[command(after_help = "\
 Examples:
   carillon demo
-  carillon demo --keep     leaves it running, to look around in the console")]
+  carillon demo --keep     goes on serving, to look around")]
 pub struct Args {
     /// Keep it running afterwards, until Ctrl-C
     #[arg(long)]

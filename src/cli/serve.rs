@@ -9,5 +9,5 @@
 Examples:
   carillon serve                               embedded: one process, one SQLite file
   carillon serve --config /etc/carillon.toml
-  CARILLON_BROKER__URL=amqp://… CARILLON_REDIS__URL=redis://… carillon serve")]
+  CARILLON_EGRESS__ALLOW='[\"127.0.0.1\"]' carillon serve     to deliver to this machine")]
 pub struct Args {}

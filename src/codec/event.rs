@@ -168,14 +168,19 @@ fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, EventFault> {
-    serde_json::from_slice(body).map_err(|error| {
-        let sentence = match first_byte(body) {
-            None => "the body is empty: an event is a JSON object".to_owned(),
-            Some(b'{') => format!("the body cannot be read as a JSON object: {error}"),
-            Some(_) => format!("the body must be a JSON object: {error}"),
-        };
-        EventFault::whole(FaultReason::Malformed, sentence)
-    })
+    let malformed = |sentence: String| EventFault::whole(FaultReason::Malformed, sentence);
+    match first_byte(body) {
+        None => Err(malformed(
+            "the body is empty: an event is a JSON object".to_owned(),
+        )),
+        // A reader of objects would take an array's elements for fields, in their order.
+        Some(byte) if byte != b'{' => Err(malformed(
+            "the body must be a JSON object, and begin with {".to_owned(),
+        )),
+        Some(_) => serde_json::from_slice(body).map_err(|error| {
+            malformed(format!("the body cannot be read as a JSON object: {error}"))
+        }),
+    }
 }
 
 fn first_byte(body: &[u8]) -> Option<u8> {
@@ -298,6 +303,8 @@ mod tests {
             assert_eq!(reason(body, None), FaultReason::Malformed, "{body}");
         }
         assert_eq!(reason(&" ".repeat(101), None), FaultReason::TooLarge);
+        let by_position = r#"["id","a.b","acme","2026-03-01T12:30:00Z",{}]"#;
+        assert_eq!(reason(by_position, None), FaultReason::Malformed);
         let unsupported = FaultReason::UnsupportedContentType;
         assert_eq!(reason("{}", Some("text/xml")), unsupported);
         let cloud = Some("application/cloudevents+json");

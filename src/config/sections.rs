@@ -36,7 +36,7 @@ const MIB: usize = 1024 * 1024;
 
 sections! {
     /// RabbitMQ, where events come from. Set together with `redis.url`, or not at all:
-    /// without both, Carillon runs embedded.
+    /// without both, Carillon runs embedded, which is all that this version does.
     broker: Broker {
         /// Where RabbitMQ is: `amqp://user:password@host:5672/vhost` or `amqps://…`;
         /// several of them, separated by commas, for a cluster. A comma in a password is
@@ -98,7 +98,7 @@ sections! {
     delivery: Delivery {
         /// Requests at once in one process.
         max_in_flight: usize [1..=100_000] = 2048,
-        /// The ceiling of an endpoint's adaptive concurrency.
+        /// The ceiling of an endpoint's adaptive concurrency, which does not adapt yet.
         endpoint_max_in_flight: u32 [1..=10_000] = 32,
         /// The rate limit of an endpoint whose subscription has none of its own, across
         /// all replicas; `per_second = 0` means none. A part may be set alone, also as
@@ -108,7 +108,8 @@ sections! {
         connect_timeout: Duration [ms(10)..=secs(60)] = secs(3),
         /// How long a whole attempt may take, when the subscription does not say.
         timeout: Duration [ms(100)..=secs(60)] = secs(10),
-        /// A subscription that fails for this long without a success is disabled.
+        /// A subscription that fails for this long without a success is disabled. Not in
+        /// effect yet.
         disable_after: Duration [secs(1)..=hours(365 * 24)] = hours(120),
     }
 
@@ -151,7 +152,8 @@ sections! {
 
     /// Encryption of signing secrets at rest.
     secrets: Secrets {
-        /// The first key encrypts, all decrypt. `openssl rand -base64 32` makes one.
+        /// The first key encrypts, all decrypt. `openssl rand -base64 32` makes one. Not in
+        /// effect yet.
         keys: KeyRing = KeyRing::default(),
     }
 
@@ -169,11 +171,11 @@ sections! {
     /// Logs, metrics and traces.
     telemetry: Telemetry {
         /// Where spans are sent (OTLP over gRPC), such as `http://localhost:4317`; none
-        /// are when it is unset.
+        /// are when it is unset. Not in effect yet.
         otlp_endpoint: Option<Url> = None,
         /// How log lines look; when it is unset, `text` on a terminal, else `json`.
         log: Option<LogForm> = None,
-        /// Endpoints that may have metrics of their own: the worst ones.
+        /// Endpoints that may have metrics of their own: the worst ones. Not in effect yet.
         endpoint_series: u32 [0..=1000] = 50,
     }
 

@@ -18,6 +18,11 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 const RATE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The longest time between two that are turned away.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// How far ahead times are handed out. The pace is only measured, and an endpoint that was
+/// slow may recover: what comes back too soon is turned away once more.
+const SPREAD_MAX: Duration = Duration::from_secs(900);
+/// Fresh work goes first, but every so many turns returning work does.
+const RETURNING_TURN: u32 = 8;
 /// The time of an attempt that is assumed before one was measured.
 const ATTEMPT_TIME_ASSUMED: Duration = Duration::from_millis(20);
 
@@ -86,6 +91,7 @@ pub struct Lane<W> {
     attempt_time: Duration,
     handed_out_until: Duration,
     last_used: Duration,
+    turns: u32,
 }
 
 impl<W> Lane<W> {
@@ -100,6 +106,7 @@ impl<W> Lane<W> {
             attempt_time: ATTEMPT_TIME_ASSUMED,
             handed_out_until: Duration::ZERO,
             last_used: now,
+            turns: 0,
         }
     }
 
@@ -111,6 +118,8 @@ impl<W> Lane<W> {
     /// Changes the bounds: from the next decision on.
     pub fn set_limits(&mut self, limits: LaneLimits) {
         self.limits = limits;
+        // Times handed out at the old pace bind nobody.
+        self.handed_out_until = Duration::ZERO;
     }
 
     /// Offers work. `slot` says whether the process has room for a request; `rate` takes
@@ -247,6 +256,8 @@ impl<W> Lane<W> {
         // only measured: it gets twice the room.
         let held = match freshness {
             Freshness::Fresh => self.fresh.len() / 2,
+            // One always finds room, so that a storm of fresh work starves nobody.
+            Freshness::Returning if self.returning.is_empty() => 0,
             Freshness::Returning => self.held(),
         };
         // Cut off, which is meant: a bound, within HELD_MIN and HELD_MAX.
@@ -256,6 +267,12 @@ impl<W> Lane<W> {
     }
 
     fn pop(&mut self) -> Option<W> {
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(RETURNING_TURN)
+            && let Some(work) = self.returning.pop_front()
+        {
+            return Some(work);
+        }
         self.fresh
             .pop_front()
             .or_else(|| self.returning.pop_front())
@@ -274,7 +291,12 @@ impl<W> Lane<W> {
         let interval = Duration::try_from_secs_f64(1.0 / self.pace())
             .unwrap_or(INTERVAL_MAX)
             .min(INTERVAL_MAX);
-        let until = self.handed_out_until.max(soonest).saturating_add(interval);
+        let ahead = soonest.saturating_add(SPREAD_MAX.max(interval.saturating_mul(64)));
+        let from = match self.handed_out_until {
+            handed_out if handed_out > ahead => soonest,
+            handed_out => handed_out.max(soonest),
+        };
+        let until = from.saturating_add(interval);
         self.handed_out_until = until;
         Verdict::Defer(work, until, reason)
     }
@@ -394,6 +416,45 @@ mod tests {
             panic!("nor is the next");
         };
         assert!(next_at >= first_at + hour - Duration::from_millis(1));
+    }
+
+    #[test]
+    fn returning_work_is_not_starved_by_fresh_work() {
+        let mut lane = lane(1, None);
+        assert_eq!(offer(&mut lane, 0), Verdict::Start(0));
+        let returning = lane.offer(999, Freshness::Returning, NOW, true, || Ok(()));
+        assert_eq!(returning, Verdict::Wait(None));
+        for work in 1..=20 {
+            assert_eq!(offer(&mut lane, work), Verdict::Wait(None));
+        }
+        let mut started = Vec::new();
+        for _ in 0..RETURNING_TURN {
+            lane.release();
+            if let Verdict::Start(work) = lane.next(NOW, || Ok(())) {
+                started.push(work);
+            }
+        }
+        assert!(started.contains(&999), "{started:?}");
+    }
+
+    #[test]
+    fn times_handed_out_in_an_outage_do_not_outlast_it() {
+        let mut lane = lane(1, None);
+        // An endpoint that takes ten seconds for each: a tenth of a request a second.
+        for _ in 0..50 {
+            lane.finished(NOW, Duration::from_secs(10), None);
+        }
+        let mut latest = Duration::ZERO;
+        for work in 0..5_000 {
+            if let Verdict::Defer(_, until, _) = offer(&mut lane, work) {
+                latest = latest.max(until);
+            }
+        }
+        assert!(latest > NOW + Duration::from_secs(600), "they are spread");
+        assert!(
+            latest < NOW + SPREAD_MAX + Duration::from_secs(60),
+            "{latest:?}"
+        );
     }
 
     #[test]

@@ -235,7 +235,8 @@ impl<W> Admit<W> {
                 state.timers.peek().map(|Reverse((at, _))| *at)
             };
             match next {
-                None => changed.await,
+                // Idle lanes are looked for all the same.
+                None => drop(tokio::time::timeout(IDLE_FOR, changed).await),
                 Some(at) => {
                     tokio::select! {
                         () = changed => {}

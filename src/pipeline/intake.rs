@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::directory::{CompiledScope, Endpoint};
 use super::plan::{Plan, plan};
-use super::settle::{self, patiently, put};
+use super::settle::{self, patiently, put, until_available};
 use super::settlement::Ticket;
 use super::{Context, Pipeline, Work};
 use crate::codec;
@@ -178,37 +178,26 @@ async fn take_some<M, F: Future<Output = Result<Vec<Taken<M>>, StoreError>>>(
 /// Decodes, deduplicates, plans and offers a batch.
 async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
     let context = &pipeline.context;
-    let mut claimed = Vec::with_capacity(batch.len());
+    let mut tickets = Vec::with_capacity(batch.len());
+    let mut faulty = Vec::new();
     for waiting in batch {
         let message = &waiting.taken.message;
         let bytes_max = context.settings.event_bytes_max;
         let decoded =
             codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
         match decoded {
-            Err(fault) => quarantine(context, waiting.taken, fault).await,
+            Err(fault) => faulty.push((waiting, fault)),
             Ok(event) => {
                 let key = (event.key(), message.resume_after.clone());
-                let now = context.ports.clock.now();
-                if let Some(waiting) = pipeline.intake.claim(&key, waiting, now) {
-                    claimed.push((event, key, waiting));
+                if let Some((message, ticket)) = claim(pipeline, &key, waiting) {
+                    tickets.push((event, key, message, ticket));
                 }
             }
         }
     }
-    // Claims are released by their tickets, also when this future is dropped half way.
-    let tickets: Vec<_> = claimed
-        .into_iter()
-        .map(|(event, key, waiting)| {
-            let Waiting { taken, slot } = waiting;
-            let in_flight = Arc::clone(&pipeline.intake);
-            let released = key.clone();
-            let ticket = Ticket::open(taken.receipt, move |_| {
-                drop(slot);
-                in_flight.release(&released);
-            });
-            (event, key, taken.message, ticket)
-        })
-        .collect();
+    if !faulty.is_empty() {
+        put_aside(pipeline, faulty);
+    }
     let keys: Vec<EventKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
     let settled = settled(context, &keys).await;
     for ((event, _, message, ticket), settled) in tickets.into_iter().zip(settled) {
@@ -220,6 +209,43 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
         };
         plan_or_wait(pipeline, unplanned).await;
     }
+}
+
+/// The message with its ticket, if nobody else has its event; the ticket releases the claim.
+fn claim(pipeline: &Pipeline, key: &ChunkKey, waiting: Waiting) -> Option<(EventMessage, Ticket)> {
+    let now = pipeline.context.ports.clock.now();
+    let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
+    let in_flight = Arc::clone(&pipeline.intake);
+    let released = key.clone();
+    let ticket = Ticket::open(taken.receipt, move |_| {
+        drop(slot);
+        in_flight.release(&released);
+    });
+    Some((taken.message, ticket))
+}
+
+/// Puts into quarantine what a batch has that was not understood: together, and on the side,
+/// so that poison does not hold up its neighbours.
+fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
+    pipeline.spawn_until_stopped(|pipeline| async move {
+        let context = &pipeline.context;
+        let at = context.ports.clock.now();
+        let mut parcels = Vec::with_capacity(faulty.len());
+        for (Waiting { taken, .. }, fault) in &faulty {
+            context.telemetry.emit(MessageQuarantined { fault });
+            parcels.push(Parcel::Quarantine(Quarantined {
+                message: taken.message.clone(),
+                fault: fault.clone(),
+                at,
+            }));
+        }
+        let put = || context.ports.outbox.put(parcels.clone());
+        patiently(context, "put into quarantine", put).await;
+        for (Waiting { taken, slot }, _) in faulty {
+            taken.receipt.ack();
+            drop(slot);
+        }
+    });
 }
 
 /// What the ledger remembers of each event; nothing when it cannot be read.
@@ -244,20 +270,26 @@ async fn settled(context: &Context, keys: &[EventKey]) -> Vec<Vec<SubscriptionId
 async fn plan_or_wait(pipeline: &Pipeline, planned: Unplanned) {
     match scopes_of(&pipeline.context, &planned.event).await {
         Ok(scopes) => plan_and_offer(pipeline, planned, &scopes).await,
-        Err(error) => {
-            let (action, error) = ("load subscriptions", &error);
-            pipeline
-                .context
-                .telemetry
-                .emit(StoreTrouble { action, error });
+        Err(StoreError::Unavailable(_)) => {
             pipeline.spawn_until_stopped(|pipeline| async move {
                 let context = &pipeline.context;
                 let load = || scopes_of(context, &planned.event);
-                let scopes = patiently(context, "load subscriptions", load).await;
-                plan_and_offer(&pipeline, planned, &scopes).await;
+                let scopes = until_available(context, "load subscriptions", load).await;
+                if let Ok(scopes) = scopes {
+                    plan_and_offer(&pipeline, planned, &scopes).await;
+                }
             });
         }
+        Err(error) => come_again(&pipeline.context, planned.ticket, &error),
     }
+}
+
+/// A record that cannot be read is one tenant's trouble: its messages go back to their queue
+/// and come again after a while, instead of holding the slots of all others.
+fn come_again(context: &Context, ticket: Ticket, error: &StoreError) {
+    let action = "load subscriptions";
+    context.telemetry.emit(StoreTrouble { action, error });
+    drop(ticket);
 }
 
 /// An event that was understood, before its plan.
@@ -339,18 +371,6 @@ fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, contin
     });
 }
 
-/// Puts aside what was not understood; then it is done with.
-async fn quarantine(context: &Context, taken: Taken<EventMessage>, fault: EventFault) {
-    context.telemetry.emit(MessageQuarantined { fault: &fault });
-    let parcel = Parcel::Quarantine(Quarantined {
-        message: taken.message,
-        fault,
-        at: context.ports.clock.now(),
-    });
-    put(context, "put into quarantine", parcel).await;
-    taken.receipt.ack();
-}
-
 /// Takes due deliveries, for ever.
 pub async fn take_deliveries(pipeline: Pipeline) {
     let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
@@ -383,9 +403,10 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
                 content_type: Some("application/x-protobuf".to_owned()),
                 ..EventMessage::default()
             };
-            let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
             let receipt = taken.receipt;
-            return quarantine(context, Taken { message, receipt }, fault).await;
+            let taken = Taken { message, receipt };
+            let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
+            return put_aside(pipeline, vec![(Waiting { taken, slot }, fault)]);
         }
     };
     let in_flight = Arc::clone(&pipeline.intake);
@@ -396,27 +417,28 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
     });
     let work = Work { delivery, ticket };
     match super::current_endpoint(context, &work.delivery).await {
-        Ok(found) => offer_again(pipeline, work, found).await,
+        Ok(found) => offer_again(pipeline, work, found),
         // As with events: who is known goes on being served.
-        Err(error) => {
-            let (action, error) = ("load subscription", &error);
-            context.telemetry.emit(StoreTrouble { action, error });
+        Err(StoreError::Unavailable(_)) => {
             pipeline.spawn_until_stopped(|pipeline| async move {
                 let context = &pipeline.context;
                 let load = || super::current_endpoint(context, &work.delivery);
-                let found = patiently(context, "load subscription", load).await;
-                offer_again(&pipeline, work, found).await;
+                if let Ok(found) = until_available(context, "load subscription", load).await {
+                    offer_again(&pipeline, work, found);
+                }
             });
         }
+        Err(error) => come_again(context, work.ticket, &error),
     }
 }
 
-async fn offer_again(pipeline: &Pipeline, work: Work, found: Result<Arc<Endpoint>, DeadReason>) {
+/// What ends here is given up on the side: many that do share their commits.
+fn offer_again(pipeline: &Pipeline, work: Work, found: Result<Arc<Endpoint>, DeadReason>) {
     match found {
         Ok(endpoint) => pipeline.offer(work, &endpoint, Freshness::Returning),
-        Err(reason) => {
+        Err(reason) => pipeline.spawn_until_stopped(|pipeline| async move {
             let Work { delivery, ticket } = work;
             settle::dead(&pipeline.context, delivery, reason, ticket).await;
-        }
+        }),
     }
 }

@@ -47,24 +47,31 @@ pub async fn settle(
         }
         Action::Dead { reason, disable } => {
             let delivery = attempted(delivery);
+            bury(context, &delivery, reason).await;
+            // After the dead letter: a crash in between must not leave a delivery whose
+            // event finds its subscription disabled, and so nowhere.
             if let Some(why) = disable {
                 disable_subscription(context, &delivery, why).await;
             }
-            dead(context, delivery, reason, ticket).await;
+            ticket.settle();
         }
     }
 }
 
 /// Gives up a delivery.
 pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
+    bury(context, &delivery, reason).await;
+    ticket.settle();
+}
+
+/// Makes the dead letter durable.
+async fn bury(context: &Context, delivery: &Delivery, reason: DeadReason) {
     let letter = DeadLetter {
         delivery: delivery.clone(),
         reason,
         dead_at: context.ports.clock.now(),
     };
     put(context, "put dead letter", Parcel::Dead(letter)).await;
-    ticket.settle();
-    let delivery = &delivery;
     context.telemetry.emit(DeadLettered { delivery, reason });
 }
 
@@ -121,6 +128,26 @@ pub async fn put(context: &Context, action: &'static str, parcel: Parcel) {
         context.ports.outbox.put(vec![parcel.clone()])
     })
     .await;
+}
+
+/// Asks the store until it does as asked, or holds something that asking again will not mend.
+///
+/// # Errors
+/// Any but [`StoreError::Unavailable`].
+pub async fn until_available<T, F: Future<Output = Result<T, StoreError>>>(
+    context: &Context,
+    action: &'static str,
+    ask: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    let tell = |error: &StoreError, _| {
+        context.telemetry.emit(StoreTrouble { action, error });
+    };
+    let answer = (&ask)
+        .retry(patience())
+        .when(|error| matches!(error, StoreError::Unavailable(_)))
+        .notify(tell)
+        .await;
+    answer.inspect_err(|error| context.telemetry.emit(StoreTrouble { action, error }))
 }
 
 /// Asks the store until it does as asked.
