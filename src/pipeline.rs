@@ -35,6 +35,7 @@ use directory::{Directory, Endpoint, EndpointDefaults};
 use record::Follows;
 use settlement::Ticket;
 
+use crate::domain::decide::decide;
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
@@ -162,16 +163,31 @@ impl Pipeline {
         });
     }
 
-    /// Runs something on the side; dropped when the pipeline stops.
+    /// Runs what waits for others on the side; dropped when the pipeline stops.
     fn spawn_until_stopped<F: Future<Output = ()> + Send + 'static>(
         &self,
         run: impl FnOnce(Self) -> F,
     ) {
-        let stop = self.stop.clone();
-        let running = run(self.clone());
+        self.spawn_until(&self.stop, run(self.clone()));
+    }
+
+    /// Runs what makes something durable on the side; it may end until the grace is over.
+    fn spawn_until_cut_off<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Self) -> F,
+    ) {
+        self.spawn_until(&self.cut_off, run(self.clone()));
+    }
+
+    fn spawn_until(
+        &self,
+        end: &CancellationToken,
+        running: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let end = end.clone();
         self.tasks.spawn(async move {
             // Dropped half way, its message comes again.
-            let _ = stop.run_until_cancelled(running).await;
+            let _ = end.run_until_cancelled(running).await;
         });
     }
 
@@ -200,23 +216,27 @@ impl Pipeline {
     pub fn observe(&self) {
         let metrics = self.context.telemetry.metrics();
         let counts = self.admit.counts();
-        let gauge = |stage: &str, value: usize| {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            metrics.in_flight.with_label_values(&[stage]).set(value);
-        };
-        gauge("requests", counts.in_flight);
-        gauge("held", counts.held);
-        gauge("events", self.intake.events());
-        gauge("deliveries", self.intake.deliveries());
-        let state = |state: &str, value: usize| {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            metrics.endpoints.with_label_values(&[state]).set(value);
-        };
-        state("healthy", counts.healthy);
-        state("throttled", counts.throttled);
-        state("paused", counts.paused);
-        let cached = self.context.directory.cached();
-        let cached = i64::try_from(cached).unwrap_or(i64::MAX);
+        let stages = [
+            ("requests", counts.in_flight),
+            ("held", counts.held),
+            ("events", self.intake.events()),
+            ("deliveries", self.intake.deliveries()),
+        ];
+        let states = [
+            ("healthy", counts.healthy),
+            ("throttled", counts.throttled),
+            ("paused", counts.paused),
+        ];
+        for (gauges, values) in [
+            (&metrics.in_flight, &stages[..]),
+            (&metrics.endpoints, &states[..]),
+        ] {
+            for (label, value) in values {
+                let value = i64::try_from(*value).unwrap_or(i64::MAX);
+                gauges.with_label_values(&[*label]).set(value);
+            }
+        }
+        let cached = i64::try_from(self.context.directory.cached()).unwrap_or(i64::MAX);
         metrics.subscriptions_cached.set(cached);
         let oldest = self.intake.oldest_age(self.context.ports.clock.now());
         metrics.oldest_unsettled.set(oldest.as_secs_f64());
@@ -252,22 +272,14 @@ impl Pipeline {
     }
 
     fn spawn_attempt(&self, work: Work, permit: Permit<Work>) {
-        let context = Arc::clone(&self.context);
-        let cut_off = self.cut_off.clone();
-        self.tasks.spawn(async move {
-            let _ = cut_off
-                .run_until_cancelled(attempt(&context, work, permit))
-                .await;
+        self.spawn_until_cut_off(|pipeline| async move {
+            attempt(&pipeline.context, work, permit).await;
         });
     }
 
     fn spawn_deferral(&self, work: Work, after: Duration, reason: DeferReason) {
-        let context = Arc::clone(&self.context);
-        let cut_off = self.cut_off.clone();
-        self.tasks.spawn(async move {
-            let _ = cut_off
-                .run_until_cancelled(settle::defer(&context, work, after, reason))
-                .await;
+        self.spawn_until_cut_off(|pipeline| async move {
+            settle::defer(&pipeline.context, work, after, reason).await;
         });
     }
 }
@@ -291,7 +303,7 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let now = context.ports.clock.now();
     permit.report(sent.pause_until.map(|until| until.since(now)));
     let chance = context.ports.chance.fraction();
-    let action = crate::domain::decide::decide(&endpoint.retry, &delivery, sent.class, now, chance);
+    let action = decide(&endpoint.retry, &delivery, sent.class, now, chance);
     let began = sent.began;
     let last = sent.last();
     record::record(context, &delivery, sent, Follows::Action(action));

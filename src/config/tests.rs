@@ -112,14 +112,16 @@ fn no_secret_is_shown() {
     assert!(config.secrets.keys.find("k1").is_some());
 }
 
+/// The keys at fault, in the order in which they are reported.
+fn keys(error: &ConfigError) -> Vec<&str> {
+    let faults = error.faults.iter();
+    faults.map(|fault| fault.key.as_str()).collect()
+}
+
 #[test]
 fn a_printed_secret_is_refused() {
     let error = load(&print(&secretive()), &[]).unwrap_err();
-    let keys: Vec<_> = error
-        .faults
-        .iter()
-        .map(|fault| fault.key.as_str())
-        .collect();
+    let keys = keys(&error);
     let expected = [
         "broker.url",
         "redis.url",

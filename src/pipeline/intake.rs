@@ -227,7 +227,7 @@ fn claim(pipeline: &Pipeline, key: &ChunkKey, waiting: Waiting) -> Option<(Event
 /// Puts into quarantine what a batch has that was not understood: together, and on the side,
 /// so that poison does not hold up its neighbours.
 fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
-    pipeline.spawn_until_stopped(|pipeline| async move {
+    pipeline.spawn_until_cut_off(|pipeline| async move {
         let context = &pipeline.context;
         let at = context.ports.clock.now();
         let mut parcels = Vec::with_capacity(faulty.len());
@@ -436,7 +436,7 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
 fn offer_again(pipeline: &Pipeline, work: Work, found: Result<Arc<Endpoint>, DeadReason>) {
     match found {
         Ok(endpoint) => pipeline.offer(work, &endpoint, Freshness::Returning),
-        Err(reason) => pipeline.spawn_until_stopped(|pipeline| async move {
+        Err(reason) => pipeline.spawn_until_cut_off(|pipeline| async move {
             let Work { delivery, ticket } = work;
             settle::dead(&pipeline.context, delivery, reason, ticket).await;
         }),

@@ -139,14 +139,8 @@ pub async fn until_available<T, F: Future<Output = Result<T, StoreError>>>(
     action: &'static str,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    let tell = |error: &StoreError, _| {
-        context.telemetry.emit(StoreTrouble { action, error });
-    };
-    let answer = (&ask)
-        .retry(patience())
-        .when(|error| matches!(error, StoreError::Unavailable(_)))
-        .notify(tell)
-        .await;
+    let is_outage = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+    let answer = ask_while(context, action, ask, is_outage).await;
     answer.inspect_err(|error| context.telemetry.emit(StoreTrouble { action, error }))
 }
 
@@ -157,14 +151,23 @@ pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     ask: impl Fn() -> F,
 ) -> T {
     loop {
-        let tell = |error: &StoreError, _| {
-            context.telemetry.emit(StoreTrouble { action, error });
-        };
         // Tries have no maximum, so this ends with an answer; the loop tells the compiler.
-        if let Ok(answer) = (&ask).retry(patience()).notify(tell).await {
+        if let Ok(answer) = ask_while(context, action, &ask, |_| true).await {
             return answer;
         }
     }
+}
+
+async fn ask_while<T, F: Future<Output = Result<T, StoreError>>>(
+    context: &Context,
+    action: &'static str,
+    ask: impl Fn() -> F,
+    is_worth_it: impl FnMut(&StoreError) -> bool,
+) -> Result<T, StoreError> {
+    let tell = |error: &StoreError, _| {
+        context.telemetry.emit(StoreTrouble { action, error });
+    };
+    ask.retry(patience()).when(is_worth_it).notify(tell).await
 }
 
 /// How long to wait before a store is asked again: growing, without end.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{KEY, from_env, load};
+use super::{KEY, from_env, keys, load};
 use crate::config::{Config, Fault, Origin};
 
 /// The only fault of a file, with its line.
@@ -265,11 +265,7 @@ fn all_faults_are_reported_at_once() {
     let file = "[intake]\nprefetch = 0\nprefech = 1\n[retry]\njitter = 2\nmultiplier = 0\n";
     let env = [("CARILLON_DELIVERY__TIMEOUT", "5"), ("CARILLON_A__B", "")];
     let error = load(file, &env).unwrap_err();
-    let keys: Vec<_> = error
-        .faults
-        .iter()
-        .map(|fault| fault.key.as_str())
-        .collect();
+    let keys = keys(&error);
     let expected = [
         "intake.prefetch",
         "intake.prefech",
