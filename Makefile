@@ -14,8 +14,8 @@ demo: ## See the main job at work, embedded: builds, runs under 30 s, ends by it
 demo-keep: ## The same, and go on serving to try things out; Ctrl-C ends it
 	$(CARGO) run --quiet --locked -- demo --keep
 
-test: ## Run every test
-	$(CARGO) test --locked
+test: ## Run every test (starts RabbitMQ and Redis of its own)
+	tests/services/run.sh $(CARGO) test --locked
 
 lint: ## Formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) fmt --all --check

@@ -3,5 +3,7 @@
 //! Each adapter implements traits of `ports` and knows no other adapter.
 
 pub mod https;
+pub mod rabbitmq;
+pub mod redis;
 pub mod sqlite;
 pub mod system;

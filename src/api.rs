@@ -18,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler as _;
 use axum::routing::{delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -32,10 +33,14 @@ use problem::Problem;
 
 /// Most events in one request.
 pub const EVENTS_MAX: usize = 1000;
-/// Largest request body but for events.
+/// Most subscriptions that are declared in one request.
+pub const DECLARED_MAX: usize = 10_000;
+/// Largest request body but for events and declared subscriptions.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Largest body of a request that publishes.
 const EVENTS_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest body of a request that declares subscriptions.
+const DECLARED_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Sends test deliveries; the pipeline does, and `app` connects the two.
 #[async_trait]
@@ -69,14 +74,19 @@ pub fn router(api: Api) -> Router {
     let publish = Router::new()
         .route("/v1/events", post(events::publish))
         .layer(DefaultBodyLimit::max(EVENTS_BODY_BYTES_MAX));
+    // The limit nearest to the handler counts.
+    let declare = subscriptions::declare.layer(DefaultBodyLimit::max(DECLARED_BODY_BYTES_MAX));
     let rest = Router::new()
         .route(
             "/v1/subscriptions",
-            get(subscriptions::list).post(subscriptions::create),
+            get(subscriptions::list)
+                .post(subscriptions::create)
+                .put(declare),
         )
         .route(
             "/v1/subscriptions/{id}",
             get(subscriptions::show)
+                .put(subscriptions::declare_one)
                 .patch(subscriptions::change)
                 .delete(subscriptions::delete),
         )

@@ -4,6 +4,7 @@
 //! its operations listener; [`Carillon::stop`] drains it. `serve` and `demo` are both
 //! built on that.
 
+mod backends;
 pub mod demo;
 pub mod serve;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use async_trait::async_trait;
 use axum::Router;
 use secrecy::ExposeSecret as _;
@@ -20,9 +21,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapters::https::{HttpsSettings, HttpsTransport, read_ca_file};
-use crate::adapters::sqlite::{Sqlite, SqliteSettings};
-use crate::adapters::system::{SystemChance, SystemClock};
 use crate::api::auth::AdminToken;
 use crate::api::ops::Operations;
 use crate::api::{self, ApiContext, Tester};
@@ -31,7 +29,7 @@ use crate::domain::attempt::Attempt;
 use crate::domain::subscription::Subscription;
 use crate::pipeline::directory::EndpointDefaults;
 use crate::pipeline::{Pipeline, PipelineSettings, test_action};
-use crate::ports::{Backend, Clock, Ports};
+use crate::ports::Backend;
 use crate::telemetry::Telemetry;
 
 /// A running dispatcher.
@@ -49,17 +47,12 @@ impl Carillon {
     /// # Errors
     /// What could not be opened, and what to do about it.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
-        if !config.is_embedded() {
-            bail!(
-                "`broker.url` and `redis.url` are set, but this version runs embedded only: unset both"
-            );
-        }
         // Addresses first: whoever starts a second one learns it before anything is touched.
         let api = bind("http.listen", config.http.listen).await?;
         let ops = bind("ops.listen", config.ops.listen).await?;
         let telemetry = Telemetry::new().context("the metrics cannot be registered")?;
         let audit_dropped = Arc::new(AtomicU64::new(0));
-        let ports = embedded_ports(config, &audit_dropped)?;
+        let ports = backends::open(config, &telemetry, &audit_dropped).await?;
         let settings = pipeline_settings(config);
         let pipeline = Pipeline::start(ports.clone(), settings, telemetry.clone());
         let draining = Arc::new(AtomicBool::new(false));
@@ -110,6 +103,21 @@ impl Carillon {
     }
 }
 
+/// Marks an empty store as Carillon's, so that being empty is not taken for a loss. Says what
+/// was done.
+///
+/// # Errors
+/// Why it could not be marked.
+pub async fn init(config: &Config) -> anyhow::Result<String> {
+    if config.is_embedded() {
+        let path = config.embedded.path.display();
+        return Ok(format!(
+            "nothing to mark: embedded, Carillon makes {path} when it starts"
+        ));
+    }
+    backends::init(config).await
+}
+
 /// Settings that are given and do nothing yet, one sentence each.
 pub fn not_in_effect(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -131,41 +139,6 @@ pub fn not_in_effect(config: &Config) -> Vec<String> {
         "`delivery.disable_after` has no effect in this version: only a 410 disables",
     );
     warnings
-}
-
-fn embedded_ports(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<Ports> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Sqlite::open(SqliteSettings {
-        path: config.embedded.path.clone(),
-        dedup_window: config.dedup.window,
-        audit_keep: config.audit.keep,
-        audit_per_subscription: config.audit.per_subscription,
-        audit_body_bytes: config.audit.body_bytes,
-        clock: Arc::clone(&clock),
-        audit_dropped: Arc::clone(audit_dropped),
-    })?;
-    let transport = HttpsTransport::new(HttpsSettings {
-        rules: config.egress_rules(),
-        connect_timeout: config.delivery.connect_timeout,
-        extra_roots: match &config.egress.ca_file {
-            Some(path) => read_ca_file(path)?,
-            None => Vec::new(),
-        },
-        name_servers: None,
-    })?;
-    Ok(Ports {
-        clock,
-        chance: Arc::new(SystemChance),
-        inbox: store.clone(),
-        outbox: store.clone(),
-        ledger: store.clone(),
-        subscriptions: store.clone(),
-        audit: store.clone(),
-        dead_letters: store.clone(),
-        quarantine: store.clone(),
-        transport: Arc::new(transport),
-        backend: store,
-    })
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {

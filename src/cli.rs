@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and how a command ends.
 //!
 //! One file per command below `cli/`. Client commands speak to a running Carillon
-//! through its HTTP API alone and have `run(args, &Globals)`; `serve`, `demo` and
+//! through its HTTP API alone and have `run(args, &Globals)`; `init`, `serve`, `demo` and
 //! `config` are only declared here, since they need what the composition root knows.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage.
 
@@ -18,6 +18,7 @@ pub mod completions;
 pub mod config;
 pub mod dead_letters;
 pub mod demo;
+pub mod init;
 pub mod listen;
 pub mod output;
 pub mod publish;
@@ -31,6 +32,7 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 Run Carillon:
+  init           Mark an empty Redis as Carillon's
   serve          Run the dispatcher
   demo           See everything at work on this machine
   config         Check, print or explain the configuration
@@ -99,6 +101,14 @@ pub struct Globals {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Mark an empty Redis as Carillon's
+    ///
+    /// Carillon does not take an empty Redis for one without subscriptions: it may be the wrong
+    /// one, or have lost what it had. Until it holds Carillon's mark, events wait. This command
+    /// makes the mark, once, for a new installation; writing the first subscription does too.
+    /// It reads the configuration and speaks to Redis, not to the API. Embedded there is nothing
+    /// to mark.
+    Init(init::Args),
     /// Run the dispatcher
     Serve(serve::Args),
     /// See everything at work on this machine, without any server

@@ -5,5 +5,6 @@
 pub mod attempt;
 pub mod delivery;
 pub mod event;
+pub mod notice;
 pub mod proto;
 pub mod subscription;

@@ -32,6 +32,7 @@ async fn run(cli: Cli) -> ExitCode {
     let globals = &cli.globals;
     let file = globals.config.as_deref();
     let result = match cli.command {
+        Command::Init(_) => return finish(init(file).await),
         Command::Serve(_) => return finish(app::serve::serve(file).await),
         Command::Demo(args) => return finish(app::demo::demo(args.keep).await),
         Command::Config(args) => return finish(show_config(args.action, file)),
@@ -55,6 +56,15 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn init(file: Option<&Path>) -> anyhow::Result<()> {
+    let loaded = Config::load(file, config::environment())?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    println!("{}", app::init(&loaded.config).await?);
+    Ok(())
 }
 
 fn show_config(action: cli::config::Action, file: Option<&Path>) -> anyhow::Result<()> {

@@ -204,6 +204,7 @@ impl Pipeline {
         // Dropping what waits requeues its messages.
         drop(self.admit.close());
         self.intake.forget_waiting();
+        self.context.ports.inbox.stop().await;
         self.tasks.close();
         let ended = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
         self.cut_off.cancel();

@@ -14,8 +14,9 @@ use url::Url;
 use crate::domain::attempt::{Attempt, Response, Timing};
 use crate::domain::delivery::{DeadLetter, DeadReason, Delivery};
 use crate::domain::event::EventFault;
-use crate::domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use crate::domain::outcome::Failure;
+use crate::domain::retry::Due;
 use crate::domain::signature::Secrets;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
@@ -90,6 +91,10 @@ pub trait Inbox: Send + Sync {
     /// # Errors
     /// [`StoreError`]; asking again is safe.
     async fn deliveries(&self, max: usize) -> Result<Vec<Taken<Bytes>>, StoreError>;
+
+    /// Nothing more is wanted: what was fetched ahead goes back for others to take.
+    /// Receipts go on being settled.
+    async fn stop(&self);
 }
 
 /// A message and the receipt to settle it with.
@@ -112,6 +117,19 @@ pub struct EventMessage {
     pub traceparent: Option<String>,
     /// For the rest of a big fan-out: the subscription after which to go on.
     pub resume_after: Option<SubscriptionId>,
+    /// All other headers that came with it; only a broker has them.
+    pub headers: Vec<(String, HeaderValue)>,
+}
+
+/// The value of a message header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// Text, or anything else written as text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Boolean(bool),
 }
 
 /// Takes back what [`Receipt`]s say. Both calls return at once.
@@ -165,9 +183,9 @@ impl std::fmt::Debug for Receipt {
 pub trait Outbox: Send + Sync {
     /// Makes all parcels durable; resolves when they are, in the order given.
     ///
-    /// A delivery or dead letter that comes straight from an event is recorded in the
-    /// ledger with it, in one step where the store can. A delivery that is waiting
-    /// already is replaced.
+    /// A delivery or dead letter settles what it came from (`Delivery::settles`): that is
+    /// recorded with it, in one step where the store can, so that neither its event nor its
+    /// wait before leads to it again.
     ///
     /// # Errors
     /// [`StoreError`]: whether they are durable is unknown; putting again is safe.
@@ -177,19 +195,37 @@ pub trait Outbox: Send + Sync {
 /// Something to make durable.
 #[derive(Clone, Debug)]
 pub enum Parcel {
-    /// An event to be taken.
+    /// An event to be taken by Carillon alone: the rest of a fan-out, or one requeued.
     Event(EventMessage),
-    /// A delivery that waits until `due`.
+    /// A new event, for all who listen to events of its type.
+    Published {
+        /// The event, which was checked.
+        message: EventMessage,
+        /// Its type.
+        kind: EventType,
+    },
+    /// A delivery that waits until it is due.
     Delivery {
         /// The delivery.
         delivery: Delivery,
-        /// Not before.
-        due: UnixMillis,
+        /// When.
+        due: Due,
     },
     /// A delivery that was given up.
     Dead(DeadLetter),
     /// A message that was not understood.
     Quarantine(Quarantined),
+    /// News for the platform around; nobody may be listening.
+    Notice(Notice),
+}
+
+/// News for the platform: JSON `{"type", "timestamp", "data"}`.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// What happened, such as `subscription.disabled`.
+    pub kind: &'static str,
+    /// The JSON text.
+    pub body: Bytes,
 }
 
 /// A message that was not understood, as it came.
@@ -203,7 +239,7 @@ pub struct Quarantined {
     pub at: UnixMillis,
 }
 
-/// Remembers which subscriptions of an event are settled.
+/// Remembers which subscriptions of an event are settled, and which waits of deliveries.
 ///
 /// Saves duplicates; never a reason to skip: when it cannot be read, deliver.
 #[async_trait]
@@ -212,13 +248,13 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn settled(&self, keys: &[EventKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError>;
+    async fn settled(&self, keys: &[LedgerKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError>;
 
-    /// Remembers one; resolves when it is durable.
+    /// Remembers all of `settled`; resolves when they are durable.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn record(&self, key: EventKey, subscription: SubscriptionId) -> Result<(), StoreError>;
+    async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError>;
 }
 
 /// A subscription with its secrets and the version that guards its changes.
@@ -267,6 +303,13 @@ pub trait SubscriptionStore: Send + Sync {
         stored: StoredSubscription,
         expected: Option<u64>,
     ) -> Result<(), StoreError>;
+
+    /// Writes several, all or none, whatever is there; their `version` is ignored. For
+    /// declaring what there is to be, also to a store that has lost it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn put_all(&self, stored: Vec<StoredSubscription>) -> Result<(), StoreError>;
 
     /// Disables one, unless it is disabled already; says whether it was changed.
     ///

@@ -18,8 +18,12 @@ mod harness;
 mod ledger;
 #[path = "contract/load.rs"]
 mod load;
+#[path = "contract/production.rs"]
+mod production;
 #[path = "contract/quarantine.rs"]
 mod quarantine;
+#[path = "support/services.rs"]
+mod services;
 #[path = "contract/sqlite.rs"]
 mod sqlite;
 #[path = "contract/subscriptions.rs"]
@@ -34,9 +38,9 @@ macro_rules! suite {
                 what_is_out_does_not_come_again, a_dropped_receipt_requeues,
                 unsettled_comes_again_after_a_crash_and_settled_does_not,
                 an_orderly_end_loses_no_ack, a_call_that_is_given_up_loses_nothing,
-                a_put_wakes_who_waits, a_continuation_is_kept_once;
+                a_put_wakes_who_waits;
             deliveries: none_comes_before_its_time, they_come_in_the_order_of_their_time,
-                a_sooner_one_wakes_who_waits, a_retry_replaces_its_predecessor,
+                a_sooner_one_wakes_who_waits,
                 a_retry_outlives_the_old_receipt, a_replaced_one_that_is_dropped_is_gone,
                 a_dropped_receipt_requeues, many_of_one_time_come_once_each,
                 one_put_into_the_past_comes, unsettled_comes_again_after_a_crash,
@@ -81,3 +85,16 @@ macro_rules! suite {
 }
 
 suite!(on_sqlite, crate::sqlite::SqliteHarness, start_paused = true);
+suite!(
+    on_rabbitmq_and_redis,
+    crate::production::ProductionHarness,
+    flavor = "multi_thread",
+    worker_threads = 2
+);
+
+// A file can replace a row, which is more than the ports ask for.
+suite! { @list on_sqlite_alone, crate::sqlite::SqliteHarness, (start_paused = true);
+    events: a_continuation_is_kept_once;
+    deliveries: a_retry_replaces_its_predecessor;
+    load: what_is_replaced_is_counted_once;
+}

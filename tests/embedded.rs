@@ -8,6 +8,8 @@ mod embedded {
     mod harness;
     mod hooks;
 
+    mod apply;
+    mod declare;
     mod delivery;
     mod formats;
     mod intake;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use carillon::cli::receiver::{Behaviour, Receiver, ReceiverSettings, Reply};
-use carillon::domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use carillon::domain::id::{DeliveryId, EventId, LedgerKey, SubscriptionId, TenantId};
 use http::StatusCode;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags};
@@ -163,7 +163,7 @@ fn settled(folder: &Path, ids: &HashMap<String, usize>) -> HashSet<Key> {
             let delivery = DeliveryId::derive(&tenant, &event, &subscription);
             deliveries.insert(delivery.to_string(), (name.clone(), *n));
         }
-        events.insert(EventKey::derive(&tenant, &event).0, name);
+        events.insert(LedgerKey::of_event(&tenant, &event).0, name);
     }
     let mut settled = HashSet::new();
     let ledger = "SELECT key, settled FROM ledger";

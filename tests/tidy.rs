@@ -38,6 +38,28 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    (
+        "adapters/rabbitmq",
+        &[
+            "adapters/rabbitmq",
+            "domain",
+            "codec",
+            "ports",
+            "config",
+            "telemetry",
+        ],
+    ),
+    (
+        "adapters/redis",
+        &[
+            "adapters/redis",
+            "domain",
+            "codec",
+            "ports",
+            "config",
+            "telemetry",
+        ],
+    ),
     ("adapters/system", &["adapters/system", "domain", "ports"]),
     (
         "api",
@@ -282,6 +304,8 @@ fn nothing_is_left_open() {
 fn only_adapters_and_their_users_know_io_crates() {
     let rules: &[(&str, &[&str])] = &[
         ("rusqlite", &["src/adapters/sqlite"]),
+        ("lapin", &["src/adapters/rabbitmq"]),
+        ("::redis", &["src/adapters/redis"]),
         ("reqwest", &["src/adapters/https", "src/cli/", "src/app/"]),
         ("hickory_resolver", &["src/adapters/https"]),
         ("axum", &["src/api", "src/app", "src/cli/receiver"]),

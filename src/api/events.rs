@@ -31,30 +31,27 @@ pub async fn publish(
     let encoding = Encoding::of(content_type.as_deref())?;
     let is_batch = encoding == Encoding::Json && is_array(&body);
     let bodies = if is_batch { split(&body)? } else { vec![body] };
-    for (index, body) in bodies.iter().enumerate() {
-        let decoded = codec::event::decode(body, content_type.as_deref(), api.event_bytes_max);
-        if let Err(fault) = decoded {
+    let mut parcels = Vec::with_capacity(bodies.len());
+    for (index, body) in bodies.into_iter().enumerate() {
+        let decoded = codec::event::decode(&body, content_type.as_deref(), api.event_bytes_max);
+        let event = decoded.map_err(|fault| {
             let problem = Problem::from(fault);
-            return Err(if is_batch {
-                problem.with("index", index)
-            } else {
-                problem
-            });
-        }
-    }
-    let accepted = bodies.len();
-    let parcel = |body| {
-        Parcel::Event(EventMessage {
+            match is_batch {
+                true => problem.with("index", index),
+                false => problem,
+            }
+        })?;
+        let message = EventMessage {
             body,
             content_type: content_type.clone(),
             traceparent: traceparent.clone(),
-            resume_after: None,
-        })
-    };
-    api.ports
-        .outbox
-        .put(bodies.into_iter().map(parcel).collect())
-        .await?;
+            ..EventMessage::default()
+        };
+        let kind = event.kind;
+        parcels.push(Parcel::Published { message, kind });
+    }
+    let accepted = parcels.len();
+    api.ports.outbox.put(parcels).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))))
 }
 

@@ -15,6 +15,9 @@ use crate::domain::timestamp::UnixMillis;
 /// A body of raw bytes, no longer than its route allows.
 pub struct Body(pub Bytes);
 
+/// A body that is JSON of any kind; absent, it is an empty object.
+pub struct Json(pub Value);
+
 /// A body that is a JSON object; absent, it is an empty one.
 pub struct Document(pub Map<String, Value>);
 
@@ -50,27 +53,34 @@ impl FromRequest<Api> for Body {
     }
 }
 
-impl FromRequest<Api> for Document {
+impl FromRequest<Api> for Json {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         check_json(request.headers())?;
         let Body(bytes) = Body::from_request(request, api).await?;
         if bytes.is_empty() {
-            return Ok(Self(Map::new()));
+            return Ok(Self(Map::new().into()));
         }
-        let malformed = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed", detail);
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(document)) => Ok(Self(document)),
-            Ok(other) => {
+        let read = serde_json::from_slice(&bytes).map_err(|error| {
+            let detail = format!("the body cannot be read as JSON: {error}");
+            Problem::malformed(detail)
+        });
+        read.map(Self)
+    }
+}
+
+impl FromRequest<Api> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        match Json::from_request(request, api).await? {
+            Json(Value::Object(document)) => Ok(Self(document)),
+            Json(other) => {
                 let found = kind_of(&other);
-                Err(malformed(format!(
-                    "the body must be a JSON object, found {found}"
-                )))
+                let detail = format!("the body must be a JSON object, found {found}");
+                Err(Problem::malformed(detail))
             }
-            Err(error) => Err(malformed(format!(
-                "the body cannot be read as JSON: {error}"
-            ))),
         }
     }
 }

@@ -36,6 +36,11 @@ impl Problem {
         self
     }
 
+    /// 400 for a body that is not what was expected at all.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
+    }
+
     /// 404
     pub fn not_found(detail: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)

@@ -1,4 +1,5 @@
-//! `/v1/subscriptions`: create, list, read, change, delete, test, rotate the secret.
+//! `/v1/subscriptions`: create, list, read, change, delete, test, rotate the secret; below,
+//! declare.
 
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ use crate::domain::id::SubscriptionId;
 use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
 use crate::ports::{StoreError, StoredSubscription};
+
+mod declare;
+
+pub use declare::{declare, declare_one};
 
 /// How often a change is tried again when another one was faster.
 const CONFLICT_TRIES: usize = 5;
@@ -42,7 +47,7 @@ pub async fn create(
         id: new_id(&api),
         tenant,
         spec,
-        disabled_reason: (!enabled).then_some(DisabledReason::Manual),
+        disabled_reason: disabled_reason(enabled, None),
         created_at: now,
         updated_at: now,
     };
@@ -55,14 +60,7 @@ pub async fn create(
         version: 1,
     };
     api.ports.subscriptions.put(stored.clone(), None).await?;
-    let location = format!("/v1/subscriptions/{}", stored.subscription.id);
-    let shown = shown_with_secret(&stored);
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(shown),
-    )
-        .into_response())
+    Ok(created(&stored.subscription.id, shown_with_secret(&stored)))
 }
 
 /// A page of them, by id.
@@ -272,11 +270,7 @@ fn patched(
         id: old.id.clone(),
         tenant: written.tenant,
         spec: written.spec,
-        disabled_reason: match (written.enabled, old.disabled_reason) {
-            (true, _) => None,
-            (false, None) => Some(DisabledReason::Manual),
-            (false, kept) => kept,
-        },
+        disabled_reason: disabled_reason(written.enabled, old.disabled_reason),
         created_at: old.created_at,
         updated_at: old.updated_at,
     };
@@ -304,6 +298,22 @@ fn with_known_headers(
         *headers = std::mem::take(headers).into_iter().map(rename).collect();
     }
     patch
+}
+
+/// Why one is disabled that is to be enabled or not, and was disabled for `old`.
+fn disabled_reason(enabled: bool, old: Option<DisabledReason>) -> Option<DisabledReason> {
+    match (enabled, old) {
+        (true, _) => None,
+        (false, None) => Some(DisabledReason::Manual),
+        (false, kept) => kept,
+    }
+}
+
+/// 201, with where it is.
+fn created(id: &SubscriptionId, document: Value) -> Response {
+    let location = format!("/v1/subscriptions/{id}");
+    let headers = [(header::LOCATION, location)];
+    (StatusCode::CREATED, headers, Json(document)).into_response()
 }
 
 fn shown(stored: &StoredSubscription) -> Value {

@@ -25,9 +25,9 @@ pub async fn serve(file: Option<&Path>) -> anyhow::Result<()> {
     tracing::info!(
         api = %format!("http://{}", carillon.api_addr()),
         ops = %format!("http://{}", carillon.ops_addr()),
-        store = %loaded.config.embedded.path.display(),
+        store = %store(&loaded.config),
         version = env!("CARGO_PKG_VERSION"),
-        "carillon is serving, embedded"
+        "carillon is serving"
     );
     wait(&mut interrupt, &mut terminate).await;
     tracing::info!(
@@ -49,13 +49,22 @@ pub async fn serve(file: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
+/// Where everything is kept, for the log.
+fn store(config: &Config) -> String {
+    if config.is_embedded() {
+        return config.embedded.path.display().to_string();
+    }
+    let (broker, redis) = (&config.broker.prefix, &config.redis.prefix);
+    format!("RabbitMQ (prefix {broker}) and Redis (prefix {redis})")
+}
+
 fn start_log(config: &Config) {
     let format = match config.telemetry.log {
         Some(LogForm::Text) => LogFormat::Text,
         Some(LogForm::Json) => LogFormat::Json,
         None => LogFormat::for_stderr(),
     };
-    log::start(format, "info,hyper=warn,h2=warn");
+    log::start(format, "info,hyper=warn,h2=warn,lapin=off");
 }
 
 fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {

@@ -117,6 +117,21 @@ impl ApiClient {
             .await
     }
 
+    /// `PUT`s a document.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn put(
+        &self,
+        path: &[&str],
+        body: &Value,
+        repeat: Repeat,
+    ) -> Result<Value, ApiError> {
+        let url = self.url(path, &[]);
+        let body = bytes::Bytes::from(body.to_string());
+        self.call(Method::PUT, url, Some(body), repeat).await
+    }
+
     /// `PATCH`es with a JSON merge patch (RFC 7396).
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `carillon subscriptions`: who wants which events, and where they go.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,6 +11,7 @@ use super::client::{ApiClient, Repeat};
 use super::output::{Look, Tone, text_of};
 use super::{CliError, Globals, args, output};
 
+mod apply;
 mod document;
 mod show;
 
@@ -44,6 +46,23 @@ pub enum Action {
     /// Create a subscription, and show its secret once
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Box<Fields>),
+    /// Declare subscriptions from a file: create or replace them, all or none
+    ///
+    /// The file holds what `create` takes as JSON: an array, `{"items": […]}` as `list --json`
+    /// prints it, one subscription, or one a line. Each may have an `id`: the one that is there
+    /// is replaced (a field that is not named has its default again), else it is created under
+    /// that id. Each may have a `secret` (whsec_… or 64 hexadecimal digits), to move or restore
+    /// it; without one the secret that is there is kept, or a new one is made and shown once.
+    /// What Carillon itself sets (`created_at`, `disabled_reason` …) is ignored.
+    /// Subscriptions that the file does not name stay as they are.
+    ///
+    /// More than 10,000 subscriptions are sent in parts, each all or none.
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply {
+        /// The file, or `-` for standard input
+        #[arg(long, short, value_name = "FILE|-")]
+        file: PathBuf,
+    },
     /// Change a subscription; what is not named stays
     #[command(after_help = UPDATE_EXAMPLES)]
     Update {
@@ -80,7 +99,8 @@ pub enum Action {
 const LIST_EXAMPLES: &str = "\
 Examples:
   carillon subscriptions list --tenant acme
-  carillon subscriptions list --json | jq '.items[] | select(.enabled | not)'";
+  carillon subscriptions list --json | jq '.items[] | select(.enabled | not)'
+  carillon subscriptions list --json > subs.json       for `carillon subscriptions apply`";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -89,6 +109,14 @@ Examples:
     --event-type 'lookup_result.*' --rate 10 --burst 20 \\
     --filter '{\"data\":{\"alerts\":{\"alert\":{\"type\":[{\"prefix\":\"dns\"}]}}}}'
   carillon subscriptions create --data @subscription.json";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  carillon subscriptions list --json > subs.json       a backup, without secrets
+  carillon subscriptions apply -f subs.json            after a loss: restores it
+
+Secrets are not in the backup. After a loss new ones are made and shown, which the
+receivers must be given, unless the file has `secret` where it is known.";
 
 const UPDATE_EXAMPLES: &str = "\
 Examples:
@@ -125,6 +153,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
             let created = client.post(&path, &document, Repeat::Never).await?;
             show::one(as_json, &created)
         }
+        Action::Apply { file } => apply::apply(&client, as_json, &file).await,
         Action::Update { id, fields } => {
             let patch = fields.patch().await?;
             let updated = client.patch(&["subscriptions", &id], &patch).await?;

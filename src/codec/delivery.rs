@@ -50,6 +50,7 @@ pub fn encode(delivery: &Delivery) -> Vec<u8> {
             .map_or(String::new(), |last| last.reason.code().to_owned()),
         traceparent: event.traceparent.as_deref().unwrap_or_default().to_owned(),
         redrives: delivery.redrives,
+        hops: delivery.hops,
     }
     .encode_to_vec()
 }
@@ -85,6 +86,7 @@ pub fn decode(bytes: &Bytes) -> Result<Delivery, DeliveryFault> {
             reason,
         }),
         redrives: message.redrives,
+        hops: message.hops,
     })
 }
 

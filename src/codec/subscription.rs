@@ -20,6 +20,8 @@ use crate::domain::subscription::{
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoredSubscription;
 
+pub mod declared;
+
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
 pub struct SpecRules {

@@ -36,24 +36,28 @@ const MIB: usize = 1024 * 1024;
 
 sections! {
     /// RabbitMQ, where events come from. Set together with `redis.url`, or not at all:
-    /// without both, Carillon runs embedded, which is all that this version does.
+    /// without both, Carillon runs embedded.
     broker: Broker {
         /// Where RabbitMQ is: `amqp://user:password@host:5672/vhost` or `amqps://…`;
         /// several of them, separated by commas, for a cluster. A comma in a password is
         /// written `%2C`.
         url: Option<BrokerUrls> = None,
+        /// PEM certificates trusted with `amqps://`, on top of the system's.
+        ca_file: Option<PathBuf> = None,
         /// What the names of exchanges and queues begin with, so that several
         /// installations can share a broker.
         prefix: String [PrefixRule] = "carillon".to_owned(),
     }
 
-    /// Redis, where subscriptions and shared limits are kept.
+    /// Redis, where subscriptions, the ledger and the audit log are kept.
     redis: Redis {
         /// Where Redis is. One server: `redis://user:password@host:6379/0`. Cluster:
         /// `redis-cluster://user:password@host1:6379,host2:6379`. Sentinel:
         /// `redis-sentinel://user:password@host1:26379,host2:26379/master-name/0`.
         /// With `rediss` in place of `redis`, over TLS.
         url: Option<RedisUrl> = None,
+        /// PEM certificates trusted with `rediss://`, on top of the system's.
+        ca_file: Option<PathBuf> = None,
         /// What the names of keys begin with, so that several installations can share a
         /// Redis.
         prefix: String [PrefixRule] = "carillon".to_owned(),

@@ -4,7 +4,7 @@
 
 use super::delivery::{DeadReason, Delivery};
 use super::outcome::{Class, Reason};
-use super::retry::RetryPolicy;
+use super::retry::{Due, RetryPolicy};
 use super::subscription::DisabledReason;
 use super::timestamp::UnixMillis;
 
@@ -14,10 +14,10 @@ use super::timestamp::UnixMillis;
 pub enum Action {
     /// The endpoint has it.
     Delivered,
-    /// Another attempt is due at `at`, and no sooner.
+    /// Another attempt is due.
     Retry {
         /// When.
-        at: UnixMillis,
+        due: Due,
         /// Why the attempt failed.
         reason: Reason,
     },
@@ -62,9 +62,9 @@ pub fn decide(
             reason,
             pause_until,
             ..
-        } => match policy.delay(delivery.attempts + 1, chance) {
-            Some(delay) => Action::Retry {
-                at: pause_until.map_or(now.after(delay), |until| until.max(now.after(delay))),
+        } => match policy.due(delivery.attempts + 1, now, chance) {
+            Some(due) => Action::Retry {
+                due: pause_until.map_or(due, |until| due.no_sooner_than(until)),
                 reason,
             },
             None => Action::Dead {
@@ -117,7 +117,7 @@ mod tests {
 
     fn at(action: Action) -> UnixMillis {
         match action {
-            Action::Retry { at, .. } => at,
+            Action::Retry { due, .. } => due.earliest,
             other => panic!("expected a retry, found {other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::id::{DeliveryId, EventId, EventKey, EventType, SubscriptionId, TenantId};
+use super::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use super::outcome::Reason;
 use super::timestamp::UnixMillis;
 
@@ -33,6 +33,9 @@ pub struct Delivery {
     pub last: Option<LastAttempt>,
     /// How often a person had it sent again.
     pub redrives: u32,
+    /// How often it moved: attempted, deferred, given up or sent again. With its id and
+    /// `taken_at` it names one message, so that a copy of that is known as one.
+    pub hops: u32,
 }
 
 /// What of an event goes with each of its deliveries.
@@ -116,8 +119,8 @@ impl fmt::Display for DeadReason {
 
 impl EventFacts {
     /// The event's identity for deduplication.
-    pub fn key(&self) -> EventKey {
-        EventKey::derive(&self.tenant, &self.id)
+    pub fn key(&self) -> LedgerKey {
+        LedgerKey::of_event(&self.tenant, &self.id)
     }
 }
 
@@ -139,6 +142,21 @@ impl Delivery {
             first_attempt_at: None,
             last: None,
             redrives: 0,
+            hops: 0,
+        }
+    }
+
+    /// What the ledger knows this message by, as long as it does not move on.
+    pub fn wait_key(&self) -> LedgerKey {
+        LedgerKey::of_wait(&self.id, self.event.taken_at, self.hops)
+    }
+
+    /// What is settled once this message is durable: the wait before it or, at its first
+    /// move, the event's part for this subscription.
+    pub fn settles(&self) -> LedgerKey {
+        match self.hops {
+            0 | 1 => self.event.key(),
+            hops => LedgerKey::of_wait(&self.id, self.event.taken_at, hops - 1),
         }
     }
 
@@ -146,8 +164,16 @@ impl Delivery {
     #[must_use]
     pub fn attempted(mut self, began: UnixMillis, last: LastAttempt) -> Self {
         self.attempts += 1;
+        self.hops += 1;
         self.first_attempt_at.get_or_insert(began);
         self.last = Some(last);
+        self
+    }
+
+    /// The same delivery, moved without an attempt: deferred, or given up.
+    #[must_use]
+    pub fn moved(mut self) -> Self {
+        self.hops += 1;
         self
     }
 
@@ -156,6 +182,7 @@ impl Delivery {
     pub fn redriven(mut self) -> Self {
         self.attempts = 0;
         self.redrives += 1;
+        self.hops += 1;
         self
     }
 }

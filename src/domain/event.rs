@@ -7,7 +7,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::id::{EventId, EventKey, EventType, TenantId, shown};
+use super::id::{EventId, EventType, LedgerKey, TenantId, shown};
 use super::pattern::EventView;
 use super::timestamp::UnixMillis;
 
@@ -77,9 +77,28 @@ pub enum FaultReason {
     ReservedType,
     /// The broker had no queue for it.
     Unroutable,
+    /// It was handed out again and again, and never settled.
+    DeliveryLimit,
 }
 
 impl FaultReason {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Malformed,
+        Self::TooLarge,
+        Self::UnsupportedContentType,
+        Self::MissingField,
+        Self::InvalidField,
+        Self::ReservedType,
+        Self::Unroutable,
+        Self::DeliveryLimit,
+    ];
+
+    /// Finds the reason that has this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
     /// The reason as it stands in headers, API answers and metrics.
     pub fn code(self) -> &'static str {
         match self {
@@ -90,6 +109,7 @@ impl FaultReason {
             Self::InvalidField => "invalid_field",
             Self::ReservedType => "reserved_type",
             Self::Unroutable => "unroutable",
+            Self::DeliveryLimit => "delivery_limit",
         }
     }
 }
@@ -219,8 +239,8 @@ impl Event {
     }
 
     /// The event's identity for deduplication.
-    pub fn key(&self) -> EventKey {
-        EventKey::derive(&self.tenant, &self.id)
+    pub fn key(&self) -> LedgerKey {
+        LedgerKey::of_event(&self.tenant, &self.id)
     }
 
     /// The fields that a filter may name.

@@ -122,21 +122,33 @@ impl DeliveryId {
     }
 }
 
-/// An event's identity: its tenant and its publisher's idempotency key, hashed.
+/// What the ledger remembers things by: a hash of their identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventKey(pub [u8; 16]);
+pub struct LedgerKey(pub [u8; 16]);
 
-impl EventKey {
-    /// The key of `event` within `tenant`.
-    pub fn derive(tenant: &TenantId, event: &EventId) -> Self {
+impl LedgerKey {
+    /// The key of `event` within `tenant`: its publisher's idempotency key.
+    pub fn of_event(tenant: &TenantId, event: &EventId) -> Self {
         let digest = digest_of("carillon.event.v1", &[tenant.as_str(), event.as_str()]);
+        Self::shortened(&digest)
+    }
+
+    /// The key of one wait of `delivery`: that after its move number `hops`, counted since
+    /// its event was taken at `taken_at`.
+    pub fn of_wait(delivery: &DeliveryId, taken_at: UnixMillis, hops: u32) -> Self {
+        let (taken_at, hops) = (taken_at.0.to_string(), hops.to_string());
+        let parts = [delivery.as_str(), taken_at.as_str(), hops.as_str()];
+        Self::shortened(&digest_of("carillon.wait.v1", &parts))
+    }
+
+    fn shortened(digest: &[u8; 32]) -> Self {
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
         Self(key)
     }
 }
 
-impl fmt::Debug for EventKey {
+impl fmt::Debug for LedgerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
     }

@@ -5,10 +5,44 @@
 
 use std::time::Duration;
 
+use super::timestamp::UnixMillis;
+
 /// Longest delay between two attempts.
 pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most attempts of one delivery.
 pub const ATTEMPTS_MAX: u32 = 100;
+
+/// When something is due that has some room: no sooner than `earliest`, best at `at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Never before.
+    pub earliest: UnixMillis,
+    /// Best at this time.
+    pub at: UnixMillis,
+    /// If it can be helped not after.
+    pub latest: UnixMillis,
+}
+
+impl Due {
+    /// Due at `at` and no sooner.
+    pub fn at(at: UnixMillis) -> Self {
+        Self {
+            earliest: at,
+            at,
+            latest: at,
+        }
+    }
+
+    /// The same, but nothing before `earliest`.
+    #[must_use]
+    pub fn no_sooner_than(self, earliest: UnixMillis) -> Self {
+        Self {
+            earliest: self.earliest.max(earliest),
+            at: self.at.max(earliest),
+            latest: self.latest.max(earliest),
+        }
+    }
+}
 
 /// A checked retry policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,14 +222,33 @@ impl RetryPolicy {
     ///
     /// `chance` in `[0, 1)` picks the jitter: never less than the schedule says.
     pub fn delay(&self, attempt: u32, chance: f64) -> Option<Duration> {
+        let base = self.base_delay(attempt)?;
+        Some(self.jittered(base, chance))
+    }
+
+    /// When the next attempt is due if attempt number `attempt` (from 1) failed at `now`;
+    /// `None` when it was the last. `chance` in `[0, 1)` picks the place in the jitter.
+    pub fn due(&self, attempt: u32, now: UnixMillis, chance: f64) -> Option<Due> {
+        let base = self.base_delay(attempt)?;
+        Some(Due {
+            earliest: now.after(base),
+            at: now.after(self.jittered(base, chance)),
+            latest: now.after(self.jittered(base, 1.0)),
+        })
+    }
+
+    fn base_delay(&self, attempt: u32) -> Option<Duration> {
         if attempt >= self.max_attempts() {
             return None;
         }
-        let base = match &self.schedule {
-            Schedule::Exponential(e) => e.delay(attempt),
-            Schedule::List(delays) => *delays.get(attempt.saturating_sub(1) as usize)?,
-        };
-        Some(base + base.mul_f64(self.jitter * chance.clamp(0.0, 1.0)))
+        match &self.schedule {
+            Schedule::Exponential(e) => Some(e.delay(attempt)),
+            Schedule::List(delays) => delays.get(attempt.saturating_sub(1) as usize).copied(),
+        }
+    }
+
+    fn jittered(&self, base: Duration, chance: f64) -> Duration {
+        base + base.mul_f64(self.jitter * chance.clamp(0.0, 1.0))
     }
 }
 

@@ -21,7 +21,7 @@ use super::{Context, Pipeline, Work};
 use crate::codec;
 use crate::domain::delivery::{DeadReason, EventFacts};
 use crate::domain::event::{Event, EventFault, FaultReason};
-use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::lane::Freshness;
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
@@ -41,7 +41,7 @@ pub struct Waiting {
 pub type AgainReceiver = tokio::sync::Mutex<mpsc::UnboundedReceiver<Waiting>>;
 
 /// What identifies a chunk of an event: the event, and where the chunk begins.
-type ChunkKey = (EventKey, Option<SubscriptionId>);
+type ChunkKey = (LedgerKey, Option<SubscriptionId>);
 
 /// The events in flight in this process.
 pub struct InFlight {
@@ -198,7 +198,7 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
     if !faulty.is_empty() {
         put_aside(pipeline, faulty);
     }
-    let keys: Vec<EventKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
+    let keys: Vec<LedgerKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
     let settled = settled(context, &keys).await;
     for ((event, _, message, ticket), settled) in tickets.into_iter().zip(settled) {
         let unplanned = Unplanned {
@@ -239,8 +239,7 @@ fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
                 at,
             }));
         }
-        let put = || context.ports.outbox.put(parcels.clone());
-        patiently(context, "put into quarantine", put).await;
+        put(context, "put into quarantine", parcels).await;
         for (Waiting { taken, slot }, _) in faulty {
             taken.receipt.ack();
             drop(slot);
@@ -249,7 +248,7 @@ fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
 }
 
 /// What the ledger remembers of each event; nothing when it cannot be read.
-async fn settled(context: &Context, keys: &[EventKey]) -> Vec<Vec<SubscriptionId>> {
+async fn settled(context: &Context, keys: &[LedgerKey]) -> Vec<Vec<SubscriptionId>> {
     if !context.settings.dedup || keys.is_empty() {
         return vec![Vec::new(); keys.len()];
     }
@@ -328,7 +327,7 @@ async fn plan_and_offer(
             resume_after: Some(after),
             ..message
         };
-        put(context, "put continuation", Parcel::Event(rest)).await;
+        put(context, "put continuation", vec![Parcel::Event(rest)]).await;
     }
     for (delivery, endpoint) in planned.deliveries {
         let work = Work {

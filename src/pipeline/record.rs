@@ -30,7 +30,7 @@ pub fn record(
 ) -> Arc<Attempt> {
     let reason = sent.reason();
     let (next_action, next_at) = match follows {
-        Follows::Action(Action::Retry { at, .. }) => (NextAction::Retry, Some(at)),
+        Follows::Action(Action::Retry { due, .. }) => (NextAction::Retry, Some(due.at)),
         Follows::Action(Action::Dead { .. }) => (NextAction::DeadLetter, None),
         Follows::Action(Action::Delivered) | Follows::Test => (NextAction::None, None),
     };

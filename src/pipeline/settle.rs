@@ -11,9 +11,11 @@ use backon::Retryable as _;
 
 use super::settlement::Ticket;
 use super::{Context, Work};
+use crate::codec;
 use crate::domain::decide::Action;
 use crate::domain::delivery::{DeadLetter, DeadReason, Delivery, LastAttempt};
 use crate::domain::lane::DeferReason;
+use crate::domain::retry::Due;
 use crate::domain::subscription::DisabledReason;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Parcel, StoreError};
@@ -36,12 +38,10 @@ pub async fn settle(
     };
     match action {
         Action::Delivered => delivered(context, &delivery, ticket).await,
-        Action::Retry { at, reason } => {
-            let parcel = Parcel::Delivery {
-                delivery: attempted(delivery),
-                due: at,
-            };
-            put(context, "put retry", parcel).await;
+        Action::Retry { due, reason } => {
+            let delivery = attempted(delivery);
+            let parcel = Parcel::Delivery { delivery, due };
+            put(context, "put retry", vec![parcel]).await;
             ticket.settle();
             context.telemetry.emit(RetryScheduled { reason });
         }
@@ -60,27 +60,30 @@ pub async fn settle(
 
 /// Gives up a delivery.
 pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
-    bury(context, &delivery, reason).await;
+    bury(context, &delivery.moved(), reason).await;
     ticket.settle();
 }
 
-/// Makes the dead letter durable.
+/// Makes the dead letter durable, and tells of it.
 async fn bury(context: &Context, delivery: &Delivery, reason: DeadReason) {
     let letter = DeadLetter {
         delivery: delivery.clone(),
         reason,
         dead_at: context.ports.clock.now(),
     };
-    put(context, "put dead letter", Parcel::Dead(letter)).await;
+    let notice = codec::notice::dead_lettered(&letter);
+    let parcels = vec![Parcel::Dead(letter), Parcel::Notice(notice)];
+    put(context, "put dead letter", parcels).await;
     context.telemetry.emit(DeadLettered { delivery, reason });
 }
 
 /// Puts a delivery off without an attempt.
 pub async fn defer(context: &Context, work: Work, after: Duration, reason: DeferReason) {
     let Work { delivery, ticket } = work;
-    let due = context.ports.clock.now().after(after);
+    let delivery = delivery.moved();
+    let due = Due::at(context.ports.clock.now().after(after));
     let parcel = Parcel::Delivery { delivery, due };
-    put(context, "put deferral", parcel).await;
+    put(context, "put deferral", vec![parcel]).await;
     ticket.settle();
     context.telemetry.emit(Deferred { reason });
 }
@@ -91,10 +94,8 @@ async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
     let is_first = delivery.attempts == 0 && delivery.redrives == 0;
     if context.settings.dedup && is_first {
         let key = delivery.event.key();
-        let record = context
-            .ports
-            .ledger
-            .record(key, delivery.subscription.clone());
+        let settled = vec![(key, delivery.subscription.clone())];
+        let record = context.ports.ledger.record(settled);
         if let Err(error) = record.await {
             // The ledger saves duplicates; it never holds up a delivery.
             let (action, error) = ("record in ledger", &error);
@@ -115,6 +116,8 @@ async fn disable_subscription(context: &Context, delivery: &Delivery, reason: Di
             .disable(subscription, reason, now)
     });
     if changed.await {
+        let notice = codec::notice::disabled(&delivery.event.tenant, subscription, reason, now);
+        put(context, "put notice", vec![Parcel::Notice(notice)]).await;
         context.telemetry.emit(SubscriptionDisabled {
             subscription,
             reason,
@@ -122,10 +125,10 @@ async fn disable_subscription(context: &Context, delivery: &Delivery, reason: Di
     }
 }
 
-/// Puts one parcel; resolves when it is durable.
-pub async fn put(context: &Context, action: &'static str, parcel: Parcel) {
+/// Puts all parcels; resolves when they are durable.
+pub async fn put(context: &Context, action: &'static str, parcels: Vec<Parcel>) {
     patiently(context, action, || {
-        context.ports.outbox.put(vec![parcel.clone()])
+        context.ports.outbox.put(parcels.clone())
     })
     .await;
 }

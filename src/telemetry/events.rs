@@ -227,3 +227,42 @@ impl Emit for StoreTrouble<'_> {
         warn!(action = self.action, error = %self.error, "store trouble, trying again");
     }
 }
+
+/// A server that Carillon needs began to answer, or stopped.
+pub struct DependencyChanged<'a> {
+    /// `rabbitmq` or `redis`.
+    pub name: &'static str,
+    /// Why it does not answer; `None` when it does.
+    pub fault: Option<&'a dyn std::fmt::Display>,
+}
+
+impl Emit for DependencyChanged<'_> {
+    fn emit(self, metrics: &Metrics) {
+        let name = self.name;
+        let gauge = metrics.dependency_up.with_label_values(&[name]);
+        gauge.set(i64::from(self.fault.is_none()));
+        match self.fault {
+            None => info!(name, "connected"),
+            Some(error) => warn!(name, %error, "not reachable, trying again"),
+        }
+    }
+}
+
+/// RabbitMQ began to hold publishing, or goes on.
+pub struct BrokerBlocked<'a> {
+    /// What RabbitMQ is short of; `None` when it takes messages again.
+    pub reason: Option<&'a str>,
+}
+
+impl Emit for BrokerBlocked<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.broker_blocked.set(i64::from(self.reason.is_some()));
+        match self.reason {
+            None => info!("RabbitMQ takes messages again"),
+            Some(reason) => warn!(
+                reason,
+                "RabbitMQ holds publishing: retries and new events wait; deliveries go on"
+            ),
+        }
+    }
+}

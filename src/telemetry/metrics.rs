@@ -52,6 +52,10 @@ pub struct Metrics {
     pub queue_messages: IntGaugeVec,
     /// `carillon_oldest_unsettled_seconds`
     pub oldest_unsettled: Gauge,
+    /// `carillon_dependency_up`
+    pub dependency_up: IntGaugeVec,
+    /// `carillon_broker_blocked`
+    pub broker_blocked: IntGauge,
     /// `carillon_audit_dropped_total`
     pub audit_dropped: IntCounter,
     /// `carillon_egress_blocked_total`
@@ -151,6 +155,17 @@ impl Metrics {
             oldest_unsettled: {
                 let help = "Age of the oldest event that is taken and not settled.";
                 let gauge = Gauge::new("carillon_oldest_unsettled_seconds", help)?;
+                add(&registry, &gauge)?;
+                gauge
+            },
+            dependency_up: make.gauges(
+                "carillon_dependency_up",
+                "Whether a server that Carillon needs answers: 1 or 0.",
+                &["name"],
+            )?,
+            broker_blocked: {
+                let help = "Whether RabbitMQ holds publishing because it is short of memory or disk.";
+                let gauge = IntGauge::new("carillon_broker_blocked", help)?;
                 add(&registry, &gauge)?;
                 gauge
             },

@@ -17,9 +17,9 @@ pub async fn none_comes_before_its_time<H: Harness>() {
     let sent = failed(delivery(1));
     store.put(vec![waiting(sent.clone(), due)]).await;
     store.no_delivery_comes().await;
-    backend.pass(8 * SECOND).await;
+    backend.pass(5 * SECOND).await;
     store.no_delivery_comes().await;
-    backend.pass(2 * SECOND).await;
+    backend.pass(5 * SECOND).await;
     let taken = store.take_deliveries(1).await;
     assert!(backend.now() >= due);
     assert_eq!(taken[0].message, codec::delivery::encode(&sent));
@@ -79,19 +79,19 @@ pub async fn a_retry_outlives_the_old_receipt<H: Harness>() {
     store
         .put(vec![waiting(attempt.clone(), backend.now())])
         .await;
-    for n in 1..=5 {
+    for n in 1..=3 {
         let mut taken = store.take_deliveries(1).await;
         attempt = failed(attempt);
-        let due = backend.now().after(SECOND);
+        let due = backend.now().after(4 * SECOND);
         store.put(vec![waiting(attempt.clone(), due)]).await;
         taken.remove(0).receipt.ack();
         store.backend.flush().await;
         store.no_delivery_comes().await;
-        backend.pass(2 * SECOND).await;
+        backend.pass(4 * SECOND).await;
         assert_eq!(attempt.attempts, n);
     }
     let taken = store.take_deliveries(1).await;
-    assert_eq!(decoded(&taken)[0].attempts, 5);
+    assert_eq!(decoded(&taken)[0].attempts, 3);
 }
 
 pub async fn a_replaced_one_that_is_dropped_is_gone<H: Harness>() {
@@ -99,11 +99,11 @@ pub async fn a_replaced_one_that_is_dropped_is_gone<H: Harness>() {
     let store = backend.store();
     store.put(vec![waiting(delivery(1), backend.now())]).await;
     let old = store.take_deliveries(1).await;
-    let due = backend.now().after(SECOND);
+    let due = backend.now().after(4 * SECOND);
     store.put(vec![waiting(failed(delivery(1)), due)]).await;
     drop(old);
     store.no_delivery_comes().await;
-    backend.pass(SECOND).await;
+    backend.pass(4 * SECOND).await;
     let taken = store.take_deliveries(1).await;
     assert_eq!(decoded(&taken)[0].attempts, 1);
     store.no_delivery_comes().await;
@@ -128,7 +128,7 @@ pub async fn a_dropped_receipt_requeues<H: Harness>() {
 }
 
 pub async fn many_of_one_time_come_once_each<H: Harness>() {
-    const COUNT: u32 = 3000;
+    const COUNT: u32 = 1500;
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
     let due = backend.now();
@@ -151,7 +151,7 @@ pub async fn one_put_into_the_past_comes<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
     let begin = backend.now();
-    backend.pass(10 * SECOND).await;
+    backend.pass(3 * SECOND).await;
     store.put(vec![waiting(delivery(1), backend.now())]).await;
     let first = store.take_deliveries(1).await;
     let past = [begin, UnixMillis(0), begin.after(SECOND)];
@@ -194,13 +194,13 @@ pub async fn a_crash_between_retry_and_ack_leaves_the_retry<H: Harness>() {
     let store = backend.store();
     store.put(vec![waiting(delivery(1), backend.now())]).await;
     let taken = store.take_deliveries(1).await;
-    let due = backend.now().after(SECOND);
+    let due = backend.now().after(6 * SECOND);
     store.put(vec![waiting(failed(delivery(1)), due)]).await;
     std::mem::forget(taken);
     backend.crash().await;
     let store = backend.store();
     store.no_delivery_comes().await;
-    backend.pass(SECOND).await;
+    backend.pass(6 * SECOND).await;
     let taken = store.take_deliveries(1).await;
     assert_eq!(decoded(&taken)[0].attempts, 1);
     store.no_delivery_comes().await;

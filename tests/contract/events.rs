@@ -28,6 +28,7 @@ pub async fn messages_come_as_they_went<H: Harness>() {
         content_type: Some("application/x-protobuf; v=1".to_owned()),
         traceparent: Some("00-1-2-01".to_owned()),
         resume_after: Some(subscription_id(9)),
+        ..EventMessage::default()
     };
     let sent = [full, EventMessage::default(), event(1)];
     let parcels = sent.clone().map(Parcel::Event);

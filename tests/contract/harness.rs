@@ -12,7 +12,7 @@ use carillon::codec::subscription::SpecRules;
 use carillon::domain::delivery::{DeadLetter, DeadReason, Delivery, EventFacts, LastAttempt};
 use carillon::domain::id::{EventId, EventType, SubscriptionId, TenantId};
 use carillon::domain::outcome::Reason;
-use carillon::domain::retry::Exponential;
+use carillon::domain::retry::{Due, Exponential};
 use carillon::domain::signature::{Secret, Secrets};
 use carillon::domain::subscription::Subscription;
 use carillon::domain::timestamp::UnixMillis;
@@ -178,7 +178,9 @@ pub fn delivery_to(tenant_name: &str, n: u32, subscription: u32) -> Delivery {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     };
     let body = Bytes::from(format!("{{\"n\":{n}}}"));
-    Delivery::new(Arc::new(facts), subscription_id(subscription), body, true)
+    let fresh = Delivery::new(Arc::new(facts), subscription_id(subscription), body, true);
+    // As it is when it is put to wait for the first time.
+    fresh.moved()
 }
 
 /// `delivery` after an attempt that failed.
@@ -191,6 +193,7 @@ pub fn failed(delivery: Delivery) -> Delivery {
 }
 
 pub fn waiting(delivery: Delivery, due: UnixMillis) -> Parcel {
+    let due = Due::at(due);
     Parcel::Delivery { delivery, due }
 }
 

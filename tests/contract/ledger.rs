@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use carillon::domain::delivery::DeadReason;
-use carillon::domain::id::{EventKey, SubscriptionId};
+use carillon::domain::id::{LedgerKey, SubscriptionId};
 use carillon::ports::Parcel;
 
 use crate::harness::{Harness, Limits, Store, dead, delivery_to, subscription_id, waiting};
 
-fn key(n: u8) -> EventKey {
-    EventKey([n; 16])
+fn key(n: u8) -> LedgerKey {
+    LedgerKey([n; 16])
 }
 
-async fn settled(store: &Store, key: EventKey) -> Vec<SubscriptionId> {
+async fn settled(store: &Store, key: LedgerKey) -> Vec<SubscriptionId> {
     let mut found = store.ledger.settled(&[key]).await.unwrap();
     assert_eq!(found.len(), 1);
     let mut found = found.remove(0);
@@ -20,8 +20,9 @@ async fn settled(store: &Store, key: EventKey) -> Vec<SubscriptionId> {
     found
 }
 
-async fn record(store: &Store, key: EventKey, n: u32) {
-    store.ledger.record(key, subscription_id(n)).await.unwrap();
+async fn record(store: &Store, key: LedgerKey, n: u32) {
+    let settled = vec![(key, subscription_id(n))];
+    store.ledger.record(settled).await.unwrap();
 }
 
 pub async fn what_is_recorded_is_settled<H: Harness>() {
@@ -98,7 +99,7 @@ pub async fn many_at_once_are_all_kept<H: Harness>() {
     let store = backend.store();
     let records = (0..2000_u32).map(|n| {
         let key = key(u8::try_from(n % 20).unwrap());
-        store.ledger.record(key, subscription_id(n))
+        store.ledger.record(vec![(key, subscription_id(n))])
     });
     for result in futures_util::future::join_all(records).await {
         result.unwrap();

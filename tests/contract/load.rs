@@ -108,6 +108,24 @@ async fn settle_deliveries(store: Store, tally: Arc<Tally<String>>) {
     }
 }
 
+pub async fn what_is_replaced_is_counted_once<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let later = backend.now().after(std::time::Duration::from_secs(60));
+    let given_up = || Parcel::Dead(dead(delivery(8), DeadReason::Gone, later));
+    let twice = [delivery(0), failed(delivery(0))].map(|delivery| waiting(delivery, later));
+    store.put(twice.into()).await;
+    store.put(vec![given_up(), given_up()]).await;
+    let sizes = store.backend.queue_sizes().await.unwrap();
+    let expected = [
+        ("events", 0),
+        ("deliveries", 1),
+        ("dead-letters", 1),
+        ("quarantine", 0),
+    ];
+    assert_eq!(sizes, expected);
+}
+
 pub async fn sizes_are_counted<H: Harness>() {
     let mut backend = H::start(Limits::default()).await;
     let store = backend.store();
@@ -115,16 +133,10 @@ pub async fn sizes_are_counted<H: Harness>() {
     store.put_events(0..5).await;
     let retries = (0..4).map(|n| waiting(delivery(n), later));
     store.put(retries.collect()).await;
-    let again = waiting(failed(delivery(0)), later);
     let given_up = |n| Parcel::Dead(dead(delivery(n), DeadReason::Gone, later));
-    store
-        .put(vec![again, given_up(8), given_up(9), given_up(8)])
-        .await;
-    for taken in store.take_events(2).await {
-        taken.receipt.ack();
-    }
+    store.put(vec![given_up(8), given_up(9)]).await;
     let expected = [
-        ("events", 3),
+        ("events", 5),
         ("deliveries", 4),
         ("dead-letters", 2),
         ("quarantine", 0),

@@ -14,7 +14,7 @@ fn quarantined(body: &'static [u8], reason: FaultReason) -> Quarantined {
             body: Bytes::from_static(body),
             content_type: Some("text/plain".to_owned()),
             traceparent: Some("00-1-2-01".to_owned()),
-            resume_after: None,
+            ..EventMessage::default()
         },
         fault: EventFault {
             reason,

@@ -209,6 +209,11 @@ pub struct Api {
 }
 
 impl Api {
+    /// Where it is, for other clients.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A request to the API, to be sent by [`Api::send`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
@@ -245,6 +250,12 @@ impl Api {
     /// `POST` of a document.
     pub async fn post(&self, path: &str, document: &Value) -> Answer {
         let request = self.request(Method::POST, path).json(document);
+        self.send(request).await
+    }
+
+    /// `PUT` of a document.
+    pub async fn put(&self, path: &str, document: &Value) -> Answer {
+        let request = self.request(Method::PUT, path).json(document);
         self.send(request).await
     }
 

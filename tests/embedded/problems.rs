@@ -17,9 +17,9 @@ async fn what_is_not_there_is_said_to_be_not_there() {
         api.get(path).await.refused(404, "not_found");
     }
     for (method, path) in [
-        (Method::PUT, "/v1/subscriptions"),
+        (Method::PATCH, "/v1/subscriptions"),
         (Method::DELETE, "/v1/subscriptions"),
-        (Method::PUT, "/v1/subscriptions/sub_1"),
+        (Method::POST, "/v1/subscriptions/sub_1"),
         (Method::GET, "/v1/events"),
         (Method::GET, "/v1/dead-letters/redrive"),
         (Method::POST, "/v1/attempts"),
@@ -72,7 +72,9 @@ const ROUTES: &[(Method, &str)] = &[
     (Method::POST, "/v1/events"),
     (Method::GET, "/v1/subscriptions"),
     (Method::POST, "/v1/subscriptions"),
+    (Method::PUT, "/v1/subscriptions"),
     (Method::GET, "/v1/subscriptions/sub_1"),
+    (Method::PUT, "/v1/subscriptions/sub_1"),
     (Method::PATCH, "/v1/subscriptions/sub_1"),
     (Method::DELETE, "/v1/subscriptions/sub_1"),
     (Method::POST, "/v1/subscriptions/sub_1/test"),

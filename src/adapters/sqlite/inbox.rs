@@ -64,4 +64,7 @@ impl Inbox for Sqlite {
             self.delivery_desk.rung(next).await;
         }
     }
+
+    /// Nothing is fetched ahead.
+    async fn stop(&self) {}
 }

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
 use super::writer::Tx;
-use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Ledger, StoreError};
 
@@ -19,7 +20,7 @@ const PRUNE_MAX: usize = 1000;
 
 #[async_trait]
 impl Ledger for Sqlite {
-    async fn settled(&self, keys: &[EventKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError> {
+    async fn settled(&self, keys: &[LedgerKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError> {
         if self.settings.dedup_window.is_zero() || keys.is_empty() {
             return Ok(vec![Vec::new(); keys.len()]);
         }
@@ -36,11 +37,13 @@ impl Ledger for Sqlite {
         self.readers.read(look).await
     }
 
-    async fn record(&self, key: EventKey, subscription: SubscriptionId) -> Result<(), StoreError> {
+    async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError> {
         if self.settings.dedup_window.is_zero() {
             return Ok(());
         }
-        self.queue.record(key, subscription).await
+        let each = settled.into_iter();
+        let records = each.map(|(key, subscription)| self.queue.record(key, subscription));
+        try_join_all(records).await.map(drop)
     }
 }
 
@@ -71,7 +74,7 @@ pub(super) fn prune(conn: &Connection, now: UnixMillis) -> rusqlite::Result<bool
 
 fn settled(
     conn: &Connection,
-    key: EventKey,
+    key: LedgerKey,
     now: UnixMillis,
 ) -> rusqlite::Result<Vec<SubscriptionId>> {
     let mut query =

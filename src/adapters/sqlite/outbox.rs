@@ -8,7 +8,7 @@ use super::Sqlite;
 use super::writer::Tx;
 use crate::codec;
 use crate::domain::delivery::DeadLetter;
-use crate::domain::id::{DeliveryId, EventKey, SubscriptionId};
+use crate::domain::id::{DeliveryId, LedgerKey, SubscriptionId};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{EventMessage, Outbox, Parcel, Quarantined, StoreError};
 
@@ -33,25 +33,28 @@ enum Row {
     Event(EventMessage),
     Delivery {
         id: DeliveryId,
-        settles: (EventKey, SubscriptionId),
+        settles: (LedgerKey, SubscriptionId),
         due: UnixMillis,
         envelope: Vec<u8>,
     },
     Dead {
         letter: Box<DeadLetter>,
-        settles: (EventKey, SubscriptionId),
+        settles: (LedgerKey, SubscriptionId),
         envelope: Vec<u8>,
     },
     Quarantine(Quarantined),
+    /// Nobody listens to a file.
+    Nothing,
 }
 
 impl Row {
     fn encode(parcel: Parcel) -> Self {
         match parcel {
-            Parcel::Event(message) => Self::Event(message),
+            Parcel::Event(message) | Parcel::Published { message, .. } => Self::Event(message),
+            Parcel::Notice(_) => Self::Nothing,
             Parcel::Delivery { delivery, due } => Self::Delivery {
                 settles: (delivery.event.key(), delivery.subscription.clone()),
-                due,
+                due: due.at,
                 envelope: codec::delivery::encode(&delivery),
                 id: delivery.id,
             },
@@ -91,6 +94,7 @@ impl Row {
                 super::dead_letters::insert(tx, letter, envelope)
             }
             Self::Quarantine(quarantined) => super::quarantine::insert(tx, quarantined),
+            Self::Nothing => Ok(()),
         }
     }
 }

@@ -13,16 +13,6 @@ use crate::domain::id::SubscriptionId;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{EventMessage, QuarantineQueue, Quarantined, StoreError};
 
-const REASONS: [FaultReason; 7] = [
-    FaultReason::Malformed,
-    FaultReason::TooLarge,
-    FaultReason::UnsupportedContentType,
-    FaultReason::MissingField,
-    FaultReason::InvalidField,
-    FaultReason::ReservedType,
-    FaultReason::Unroutable,
-];
-
 const COLUMNS: &str =
     "id, body, content_type, traceparent, resume_after, reason, field, sentence, at_ms";
 
@@ -90,12 +80,10 @@ fn quarantined(row: &Row<'_>) -> rusqlite::Result<(String, Quarantined)> {
             content_type: row.get(2)?,
             traceparent: row.get(3)?,
             resume_after: resume_after.and_then(|id| SubscriptionId::parse(&id).ok()),
+            headers: Vec::new(),
         },
         fault: EventFault {
-            reason: REASONS
-                .into_iter()
-                .find(|known| known.code() == reason)
-                .unwrap_or(FaultReason::Malformed),
+            reason: FaultReason::from_code(&reason).unwrap_or(FaultReason::Malformed),
             field: row.get(6)?,
             sentence: row.get(7)?,
         },

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::locked;
 use super::writer::Tx;
-use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::StoreError;
 
 use super::audit::AuditRow;
@@ -74,7 +74,7 @@ pub(super) struct Acks {
 
 /// A settled subscription that someone waits to have remembered.
 pub(super) struct Record {
-    pub(super) key: EventKey,
+    pub(super) key: LedgerKey,
     pub(super) subscription: SubscriptionId,
     pub(super) reply: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -156,7 +156,7 @@ impl Queue {
     /// Has a settled subscription remembered; resolves when it is durable.
     pub(super) async fn record(
         &self,
-        key: EventKey,
+        key: LedgerKey,
         subscription: SubscriptionId,
     ) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();

@@ -83,6 +83,22 @@ impl SubscriptionStore for Sqlite {
         self.queue.write(write).await
     }
 
+    async fn put_all(&self, all: Vec<StoredSubscription>) -> Result<(), StoreError> {
+        let mut all = all;
+        let write = move |tx: &mut Tx<'_>| {
+            for stored in &mut all {
+                let there = version_and_scope(tx.conn, &stored.subscription.id)?;
+                stored.version = there.as_ref().map_or(1, |(version, _)| version + 1);
+                if let Some((_, Some(scope))) = there {
+                    tx.effects.changed.push(scope);
+                }
+                replace(tx, stored, &encode_record(stored))?;
+            }
+            Ok(Ok(()))
+        };
+        self.queue.write(write).await
+    }
+
     async fn disable(
         &self,
         id: &SubscriptionId,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::domain::attempt::{Attempt, NextAction, SentRequest, Timing};
-use crate::domain::id::{DeliveryId, EventId, EventKey, EventType, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{AuditLog as _, EventMessage, Inbox as _, Ledger as _, Outbox as _, Parcel};
 
@@ -47,8 +47,8 @@ fn event(body: &'static [u8]) -> Parcel {
     })
 }
 
-fn key(n: u8) -> EventKey {
-    EventKey([n; 16])
+fn key(n: u8) -> LedgerKey {
+    LedgerKey([n; 16])
 }
 
 fn subscription() -> SubscriptionId {
@@ -195,7 +195,7 @@ async fn what_expired_is_deleted_in_steps() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.db");
     let sqlite = open(&path);
-    let records = (0..200).map(|n| sqlite.record(key(n), subscription()));
+    let records = (0..200).map(|n| sqlite.record(vec![(key(n), subscription())]));
     for recorded in futures_util::future::join_all(records).await {
         recorded.unwrap();
     }

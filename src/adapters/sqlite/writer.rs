@@ -20,7 +20,7 @@ use super::desk::Desk;
 use super::queue::{Batch, Next, Queue};
 use super::readers::store_error;
 use super::{SqliteSettings, audit, ledger, locked};
-use crate::domain::id::{EventKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoreError;
@@ -69,7 +69,7 @@ pub(super) struct Tx<'a> {
     /// What the installation wants.
     pub(super) settings: &'a SqliteSettings,
     /// Settled subscriptions of each event, separated by spaces.
-    pub(super) settled: HashMap<EventKey, String>,
+    pub(super) settled: HashMap<LedgerKey, String>,
 }
 
 /// What a transaction changes for others.
@@ -397,7 +397,7 @@ fn signed(count: usize) -> i64 {
 
 impl Tx<'_> {
     /// Has the ledger remember `subscription` with this transaction.
-    pub(super) fn settles(&mut self, key: EventKey, subscription: &SubscriptionId) {
+    pub(super) fn settles(&mut self, key: LedgerKey, subscription: &SubscriptionId) {
         if self.settings.dedup_window.is_zero() {
             return;
         }

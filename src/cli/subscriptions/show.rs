@@ -103,6 +103,33 @@ pub fn rotated(as_json: bool, answer: &Value) -> Result<(), CliError> {
     }
 }
 
+/// The secrets that declaring made, each below its subscription.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn made_secrets(look: Look, items: &[Value]) -> Result<(), CliError> {
+    let mut made = items
+        .iter()
+        .filter(|item| item["secret"].is_object())
+        .peekable();
+    if made.peek().is_none() {
+        return Ok(());
+    }
+    let title = "Secrets that were made, shown this once: give them to the receivers now.";
+    output::line(&format!("\n{}", look.paint(Tone::Notable, title)))?;
+    for item in made {
+        output::line(&text_of(item, "id"))?;
+        let secret = &item["secret"];
+        let pairs = [
+            ("  whsec", text_of(secret, "whsec")),
+            ("  hex", text_of(secret, "hex")),
+            ("  whpk", text_of(secret, "public_key")),
+        ];
+        output::fields(look, &pairs)?;
+    }
+    Ok(())
+}
+
 fn secret(look: Look, secret: &Value) -> Result<(), CliError> {
     let pairs = [
         ("  whsec", text_of(secret, "whsec")),

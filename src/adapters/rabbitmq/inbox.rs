@@ -1,0 +1,238 @@
+//! The inbox: one consumer for events, one for due deliveries, with bounded prefetch.
+//!
+//! Each begins when someone first asks, and begins again after a cancel or a lost
+//! connection. What was fetched ahead on a channel that is gone is forgotten: it comes again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Rabbit;
+use super::desk::Desk;
+use super::link::patience;
+use super::message;
+use crate::codec;
+use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
+
+/// RabbitMQ hands a consumer of a quorum queue at most so many at a time.
+pub(super) const PREFETCH_MAX: u16 = 2000;
+
+/// One queue's messages, fetched ahead.
+pub(super) struct Feed {
+    queue: ShortString,
+    prefetch: u16,
+    fetched: Mutex<VecDeque<Fetched>>,
+    desk: Mutex<Option<Arc<Desk>>>,
+    came: Notify,
+    /// Someone asked: the consumer begins.
+    wanted: CancellationToken,
+    /// Nothing more is wanted.
+    stopped: CancellationToken,
+}
+
+/// A message that was fetched, with the desk that settles it.
+struct Fetched {
+    found: lapin::message::Delivery,
+    desk: Arc<Desk>,
+}
+
+impl Feed {
+    pub(super) fn new(queue: ShortString, prefetch: u16) -> Self {
+        Self {
+            queue,
+            prefetch: prefetch.clamp(1, PREFETCH_MAX),
+            fetched: Mutex::default(),
+            desk: Mutex::default(),
+            came: Notify::new(),
+            wanted: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        }
+    }
+
+    /// Consumes from `connection` until that is lost; begins again after a cancel.
+    pub(super) async fn run(&self, connection: &Connection, ledger: &Arc<dyn Ledger>) {
+        self.wanted.cancelled().await;
+        let mut delays = backon::BackoffBuilder::build(patience());
+        while connection.status().connected() && !self.stopped.is_cancelled() {
+            match self.consume(connection, ledger).await {
+                Ok(()) if self.stopped.is_cancelled() => return,
+                Ok(()) => tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer"),
+                Err(error) => tracing::warn!(queue = %self.queue, %error, "consuming failed"),
+            }
+            let delay = delays.next().unwrap_or(Duration::from_secs(1));
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// One consumer's life.
+    async fn consume(
+        &self,
+        connection: &Connection,
+        ledger: &Arc<dyn Ledger>,
+    ) -> Result<(), lapin::Error> {
+        let channel = connection.create_channel().await?;
+        let each = BasicQosOptions { global: false };
+        channel.basic_qos(self.prefetch, each).await?;
+        let mut consumer = self.subscribe(&channel).await?;
+        let (desk, clerk) = Desk::new(channel.clone(), Arc::clone(ledger), self.stopped.clone());
+        // It goes on after the consumer has stopped: receipts are still out.
+        tokio::spawn(clerk);
+        *locked(&self.desk) = Some(Arc::clone(&desk));
+        let ended = self.fetch(&mut consumer, &desk).await;
+        if self.stopped.is_cancelled() {
+            let tag = consumer.tag();
+            let _ = channel
+                .basic_cancel(tag, BasicCancelOptions::default())
+                .await;
+        }
+        self.forget();
+        ended
+    }
+
+    async fn subscribe(&self, channel: &Channel) -> Result<Consumer, lapin::Error> {
+        let tag = ShortString::default();
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let queue = self.queue.clone();
+        channel.basic_consume(queue, tag, options, none).await
+    }
+
+    async fn fetch(&self, consumer: &mut Consumer, desk: &Arc<Desk>) -> Result<(), lapin::Error> {
+        loop {
+            let found = tokio::select! {
+                found = consumer.next() => found,
+                () = self.stopped.cancelled() => return Ok(()),
+            };
+            let Some(found) = found.transpose()? else {
+                return Ok(());
+            };
+            let desk = Arc::clone(desk);
+            locked(&self.fetched).push_back(Fetched { found, desk });
+            self.came.notify_one();
+        }
+    }
+
+    /// Gives back what was fetched ahead.
+    fn forget(&self) {
+        let fetched = std::mem::take(&mut *locked(&self.fetched));
+        for Fetched { found, desk } in fetched {
+            drop(Receipt::new(found.delivery_tag, desk));
+        }
+    }
+
+    /// The next messages: at least one.
+    async fn take(&self, max: usize) -> Vec<Fetched> {
+        self.wanted.cancel();
+        loop {
+            let came = self.came.notified();
+            let taken: Vec<Fetched> = {
+                let mut fetched = locked(&self.fetched);
+                let count = fetched.len().min(max.max(1));
+                fetched.drain(..count).collect()
+            };
+            if !taken.is_empty() {
+                // Others may be waiting for what is left.
+                self.came.notify_one();
+                return taken;
+            }
+            came.await;
+        }
+    }
+
+    /// Takes nothing more, and gives back what was fetched ahead.
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
+        self.forget();
+    }
+
+    /// Resolves when all that was settled is on its way.
+    pub(super) async fn flush(&self) {
+        let desk = locked(&self.desk).clone();
+        if let Some(desk) = desk {
+            desk.flush().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Inbox for Rabbit {
+    async fn events(&self, max: usize) -> Result<Vec<Taken<EventMessage>>, StoreError> {
+        let taken = self.events.take(max).await;
+        let open = |Fetched { found, desk }| {
+            let receipt = Receipt::new(found.delivery_tag, desk);
+            let message = message::event(found);
+            Taken { message, receipt }
+        };
+        Ok(taken.into_iter().map(open).collect())
+    }
+
+    async fn deliveries(&self, max: usize) -> Result<Vec<Taken<Bytes>>, StoreError> {
+        loop {
+            let taken = self.deliveries.take(max).await;
+            let unsettled = self.without_copies(taken).await;
+            if !unsettled.is_empty() {
+                return Ok(unsettled);
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        self.events.stop();
+        self.deliveries.stop();
+    }
+}
+
+impl Rabbit {
+    /// The due deliveries that the ledger does not know to be settled.
+    ///
+    /// A delivery's message can be there twice: after a lost connection its sender cannot know
+    /// whether it was taken, and sends it again.
+    async fn without_copies(&self, fetched: Vec<Fetched>) -> Vec<Taken<Bytes>> {
+        let mut taken = Vec::with_capacity(fetched.len());
+        let mut keys = Vec::with_capacity(fetched.len());
+        for Fetched { found, desk } in fetched {
+            let tag = found.delivery_tag;
+            let message = Bytes::from(found.data);
+            let known = codec::delivery::decode(&message).ok();
+            let remembered = known.map(|known| (known.wait_key(), known.subscription));
+            if let Some((key, subscription)) = &remembered {
+                desk.remember(tag, (*key, subscription.clone()));
+            }
+            // What cannot be read is for the pipeline to put aside.
+            keys.push(remembered.map(|(key, _)| key));
+            let receipt = Receipt::new(tag, desk);
+            taken.push(Taken { message, receipt });
+        }
+        let known: Vec<_> = keys.iter().flatten().copied().collect();
+        let mut settled = match self.ledger.settled(&known).await {
+            Ok(settled) => settled.into_iter(),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger cannot tell copies of deliveries");
+                return taken;
+            }
+        };
+        let mut unsettled = Vec::with_capacity(taken.len());
+        for (taken, key) in taken.into_iter().zip(keys) {
+            let is_settled = key.is_some() && settled.next().is_some_and(|by| !by.is_empty());
+            if is_settled {
+                tracing::debug!("a copy of a delivery that is settled was left out");
+                taken.receipt.ack();
+            } else {
+                unsettled.push(taken);
+            }
+        }
+        unsettled
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,320 @@
+//! The publisher: one task, one channel, persistent and confirmed, never one at a time.
+//!
+//! An order is answered when RabbitMQ has confirmed all its messages. What was sent and not
+//! confirmed when the connection is lost has an unknown outcome, and is an error: it is put
+//! again, and a copy that comes of it is known by the ledger.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::link::{Change, Link, State, watch_over};
+use super::message::Outgoing;
+use crate::ports::StoreError;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::BrokerBlocked;
+
+/// Messages on their way at most; more wait for confirms.
+const UNCONFIRMED_MAX: usize = 4096;
+/// How long a confirm may take while publishing is not held; then the connection is given up.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long confirms are gathered before they are believed.
+///
+/// The client pairs a returned message with whichever confirm of the same acknowledgement
+/// comes first. So confirms are answered together, and all fail when one has a return.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Messages to publish together.
+pub(super) struct Order {
+    messages: Vec<Outgoing>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// Where orders go.
+pub(super) struct Publisher {
+    orders: mpsc::Sender<Order>,
+    blocked: AtomicBool,
+}
+
+impl Publisher {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(1024);
+        let blocked = AtomicBool::new(false);
+        (Self { orders, blocked }, receiver)
+    }
+
+    /// Whether RabbitMQ holds publishing.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Publishes all; resolves when all are confirmed.
+    pub(super) async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order { messages, reply };
+        let closed = || StoreError::Unavailable("RabbitMQ: closed".to_owned());
+        self.orders.send(order).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// Serves orders, for ever: connects, publishes, and begins again when the link is lost.
+pub(super) async fn run(
+    link: &Link,
+    publisher: &Publisher,
+    telemetry: &Telemetry,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    loop {
+        let connection = {
+            let connecting = link.connect(|error| tracing::debug!(error, "publishing"));
+            refuse_while(connecting, link, &mut orders).await
+        };
+        let opened = open(&connection).await;
+        let why = match opened {
+            Err(error) => error.to_string(),
+            Ok(channel) => {
+                link.set(State::Up(Arc::clone(&connection)));
+                let blocked = |change| tell_blocked(publisher, telemetry, &change);
+                tokio::select! {
+                    why = watch_over(&connection, blocked) => why,
+                    why = Session::new(channel, publisher).run(&mut orders) => why,
+                }
+            }
+        };
+        link.set(State::Down(why));
+        tell_blocked(publisher, telemetry, &Change::Unblocked);
+    }
+}
+
+async fn open(connection: &lapin::Connection) -> Result<Channel, lapin::Error> {
+    let channel = connection.create_channel().await?;
+    let select = ConfirmSelectOptions::default();
+    channel.confirm_select(select).await?;
+    Ok(channel)
+}
+
+fn tell_blocked(publisher: &Publisher, telemetry: &Telemetry, change: &Change) {
+    let reason = match change {
+        Change::Blocked(reason) => Some(reason.as_str()),
+        Change::Unblocked => None,
+    };
+    let was = publisher.blocked.swap(reason.is_some(), Ordering::Relaxed);
+    if was != reason.is_some() {
+        telemetry.emit(BrokerBlocked { reason });
+    }
+}
+
+/// Waits for `connecting`, and meanwhile answers that there is no connection.
+async fn refuse_while<T>(
+    connecting: impl Future<Output = T>,
+    link: &Link,
+    orders: &mut mpsc::Receiver<Order>,
+) -> T {
+    let mut connecting = std::pin::pin!(connecting);
+    loop {
+        tokio::select! {
+            connected = &mut connecting => return connected,
+            Some(order) = orders.recv() => {
+                let why = link.connection().err().unwrap_or_default();
+                let _ = order.reply.send(Err(unavailable(&why)));
+            }
+        }
+    }
+}
+
+fn unavailable(why: &str) -> StoreError {
+    StoreError::Unavailable(format!("RabbitMQ: {why}"))
+}
+
+/// One channel's life.
+struct Session<'a> {
+    channel: Channel,
+    publisher: &'a Publisher,
+    open: HashMap<u64, OpenOrder>,
+    next: u64,
+    unconfirmed: usize,
+    gathered: Vec<(u64, Confirmed)>,
+    believe_at: Instant,
+}
+
+/// An order whose messages are not all confirmed.
+struct OpenOrder {
+    left: usize,
+    failed: Option<String>,
+    since: Instant,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// What came of one message.
+enum Confirmed {
+    Stored,
+    Returned(String),
+    Failed(String),
+}
+
+impl<'a> Session<'a> {
+    fn new(channel: Channel, publisher: &'a Publisher) -> Self {
+        Self {
+            channel,
+            publisher,
+            open: HashMap::new(),
+            next: 0,
+            unconfirmed: 0,
+            gathered: Vec::new(),
+            believe_at: Instant::now(),
+        }
+    }
+
+    /// Publishes what is ordered until the channel fails; says why it did.
+    async fn run(mut self, orders: &mut mpsc::Receiver<Order>) -> String {
+        let mut confirms = FuturesUnordered::new();
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        let why = loop {
+            let has_room = self.unconfirmed < UNCONFIRMED_MAX;
+            let believe = tokio::time::sleep_until(self.believe_at);
+            tokio::select! {
+                Some((number, confirmed)) = confirms.next() => {
+                    self.unconfirmed -= 1;
+                    if self.gathered.is_empty() {
+                        self.believe_at = Instant::now() + GATHER;
+                    }
+                    self.gathered.push((number, confirmed));
+                }
+                Some(order) = orders.recv(), if has_room => {
+                    for publishing in self.take(order) {
+                        confirms.push(publishing);
+                    }
+                }
+                () = believe, if !self.gathered.is_empty() => self.believe(),
+                _ = look.tick() => {
+                    if let Some(why) = self.look_for_trouble() {
+                        break why;
+                    }
+                }
+            }
+        };
+        for (_, order) in self.open.drain() {
+            let unknown = format!("{why}; whether it was taken is unknown");
+            let _ = order.reply.send(Err(unavailable(&unknown)));
+        }
+        why
+    }
+
+    /// The publishing of each message of an order, in order.
+    fn take(
+        &mut self,
+        order: Order,
+    ) -> impl Iterator<Item = impl Future<Output = (u64, Confirmed)> + use<>> + use<> {
+        let number = self.next;
+        self.next += 1;
+        self.unconfirmed += order.messages.len();
+        if order.messages.is_empty() {
+            let _ = order.reply.send(Ok(()));
+        } else {
+            let open = OpenOrder {
+                left: order.messages.len(),
+                failed: None,
+                since: Instant::now(),
+                reply: order.reply,
+            };
+            self.open.insert(number, open);
+        }
+        let channel = self.channel.clone();
+        let publish = move |message| {
+            let channel = channel.clone();
+            async move { (number, publish(&channel, message).await) }
+        };
+        order.messages.into_iter().map(publish)
+    }
+
+    /// Answers the orders whose confirms were gathered.
+    fn believe(&mut self) {
+        let gathered = std::mem::take(&mut self.gathered);
+        let returned = gathered.iter().find_map(|(_, confirmed)| match confirmed {
+            Confirmed::Returned(why) => Some(why.clone()),
+            _ => None,
+        });
+        if let Some(why) = &returned {
+            tracing::warn!(
+                why,
+                "RabbitMQ returned a message; what was sent with it is sent again"
+            );
+        }
+        for (number, confirmed) in gathered {
+            let failed = match confirmed {
+                Confirmed::Failed(why) | Confirmed::Returned(why) => Some(why),
+                Confirmed::Stored => returned.clone(),
+            };
+            self.settle(number, failed);
+        }
+    }
+
+    fn settle(&mut self, number: u64, failed: Option<String>) {
+        let Some(order) = self.open.get_mut(&number) else {
+            return;
+        };
+        order.left -= 1;
+        order.failed = order.failed.take().or(failed);
+        if order.left > 0 {
+            return;
+        }
+        if let Some(order) = self.open.remove(&number) {
+            let answer = order.failed.map_or(Ok(()), |why| Err(unavailable(&why)));
+            // Who asked may have stopped waiting.
+            let _ = order.reply.send(answer);
+        }
+    }
+
+    fn look_for_trouble(&self) -> Option<String> {
+        if !self.channel.status().connected() {
+            return Some("the channel was closed".to_owned());
+        }
+        if self.publisher.is_blocked() {
+            return None;
+        }
+        let late = |order: &OpenOrder| order.since.elapsed() > CONFIRM_TIMEOUT;
+        let is_late = self.open.values().any(late);
+        is_late.then(|| format!("no confirm came in {CONFIRM_TIMEOUT:?}"))
+    }
+}
+
+async fn publish(channel: &Channel, message: Outgoing) -> Confirmed {
+    let options = BasicPublishOptions {
+        // Nobody need listen to notices: a return would be no news.
+        mandatory: !message.may_return,
+        ..BasicPublishOptions::default()
+    };
+    let Outgoing {
+        exchange,
+        routing_key,
+        properties,
+        body,
+        ..
+    } = message;
+    let published = channel.basic_publish(exchange, routing_key, options, &body, properties);
+    let confirmed = match published.await {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    match confirmed {
+        Ok(Confirmation::Ack(None)) => Confirmed::Stored,
+        Ok(Confirmation::Ack(Some(returned))) => Confirmed::Returned(format!(
+            "it was returned ({}): the queue `{}` is missing",
+            returned.reply_text.as_str(),
+            returned.routing_key.as_str()
+        )),
+        Ok(Confirmation::Nack(_)) => Confirmed::Failed("RabbitMQ did not take it".to_owned()),
+        Ok(Confirmation::NotRequested) => Confirmed::Failed("confirms are off".to_owned()),
+        Err(error) => Confirmed::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,142 @@
+//! [`Ledger`]: a set of settled subscriptions per key, which expires with the window.
+//!
+//! Callers are many and small. One loop groups what waits by its key and writes it in one
+//! round trip; the next group gathers meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::link::unavailable;
+use super::{Core, Redis, expiry_ms};
+use crate::domain::id::{LedgerKey, SubscriptionId};
+use crate::ports::{Ledger, StoreError};
+
+/// How long reading or writing may take: deliveries wait for it.
+const LIMIT: Duration = Duration::from_secs(1);
+/// How many records are written together.
+const GROUP_MAX: usize = 1000;
+/// How many calls may wait.
+const WAITING_MAX: usize = 16_384;
+
+/// A call of `record`.
+pub(super) struct Call {
+    settled: Vec<(LedgerKey, SubscriptionId)>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The calls that wait.
+pub(super) struct Queue {
+    sender: mpsc::Sender<Call>,
+    receiver: tokio::sync::Mutex<mpsc::Receiver<Call>>,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        Self {
+            sender,
+            receiver: tokio::sync::Mutex::new(receiver),
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for Redis {
+    async fn settled(&self, keys: &[LedgerKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError> {
+        let core = &self.core;
+        if core.settings.dedup_window.is_zero() || keys.is_empty() {
+            return Ok(vec![Vec::new(); keys.len()]);
+        }
+        let asks = keys.iter().map(|key| {
+            let mut ask = ::redis::cmd("SMEMBERS");
+            ask.arg(core.ledger_key(key));
+            ask
+        });
+        let found: Vec<Vec<String>> = core.link.ask_all(LIMIT, asks.collect()).await?;
+        // What cannot be read is delivered again, which is safe.
+        let parse = |ids: Vec<String>| {
+            let ids = ids.iter();
+            ids.filter_map(|id| SubscriptionId::parse(id).ok())
+                .collect()
+        };
+        Ok(found.into_iter().map(parse).collect())
+    }
+
+    async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError> {
+        let core = &self.core;
+        if core.settings.dedup_window.is_zero() || settled.is_empty() {
+            return Ok(());
+        }
+        core.link.usable()?;
+        core.record(settled).await
+    }
+}
+
+impl Core {
+    /// Hands `settled` to the loop, and waits until it is written.
+    pub(super) async fn record(
+        &self,
+        settled: Vec<(LedgerKey, SubscriptionId)>,
+    ) -> Result<(), StoreError> {
+        let (done, written) = oneshot::channel();
+        let call = Call { settled, done };
+        let queued = self.ledger.sender.try_send(call);
+        queued.map_err(|_| unavailable("too much waits to be written to the ledger"))?;
+        match tokio::time::timeout(LIMIT, written).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(unavailable("the ledger was closed")),
+            Err(_) => Err(unavailable("the ledger could not be written in time")),
+        }
+    }
+
+    fn ledger_key(&self, key: &LedgerKey) -> String {
+        let key = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key.0);
+        format!("{}:l:{key}", self.keys.prefix)
+    }
+
+    /// One transaction for each key: a set never stays without its expiry.
+    fn ledger_commands(&self, calls: &[Call]) -> Vec<Vec<::redis::Cmd>> {
+        let mut by_key: HashMap<&LedgerKey, Vec<&str>> = HashMap::new();
+        for (key, subscription) in calls.iter().flat_map(|call| &call.settled) {
+            by_key.entry(key).or_default().push(subscription.as_str());
+        }
+        let window = expiry_ms(self.settings.dedup_window);
+        let write = |(key, subscriptions): (&LedgerKey, Vec<&str>)| {
+            let key = self.ledger_key(key);
+            let mut add = ::redis::cmd("SADD");
+            add.arg(&key).arg(subscriptions);
+            let mut expire = ::redis::cmd("PEXPIRE");
+            expire.arg(&key).arg(window);
+            vec![add, expire]
+        };
+        by_key.into_iter().map(write).collect()
+    }
+}
+
+/// Writes what waits, group by group.
+pub(super) async fn write(core: Arc<Core>) {
+    let mut waiting = core.ledger.receiver.lock().await;
+    while let Some(first) = waiting.recv().await {
+        let mut records = first.settled.len();
+        let mut calls = vec![first];
+        while records < GROUP_MAX
+            && let Ok(call) = waiting.try_recv()
+        {
+            records += call.settled.len();
+            calls.push(call);
+        }
+        // Nobody waits any more for what took too long.
+        calls.retain(|call| !call.done.is_closed());
+        let commands = core.ledger_commands(&calls);
+        let result = core.link.write_all(LIMIT, &commands).await;
+        for call in calls {
+            // Who gave up asks again.
+            let _ = call.done.send(result.clone());
+        }
+    }
+}

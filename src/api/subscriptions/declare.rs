@@ -1,0 +1,322 @@
+//! `PUT /v1/subscriptions`: what there is to be, all or none, also after a store has lost
+//! what there was. `PUT /v1/subscriptions/{id}`: one of them.
+//!
+//! Who is not named stays as it is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use backon::{ConstantBuilder, Retryable as _};
+use futures_util::future::try_join_all;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::super::auth::Admin;
+use super::super::extract::{Document, Json as AnyJson, SubscriptionPath};
+use super::super::problem::Problem;
+use super::super::{Api, DECLARED_MAX};
+use super::{
+    CONFLICT_TRIES, created, disabled_reason, new_id, new_secret, show_json, shown,
+    shown_with_secret,
+};
+use crate::codec::subscription::declared::{Declared, read_declared};
+use crate::codec::subscription::show_secret;
+use crate::domain::event::kind_of;
+use crate::domain::id::SubscriptionId;
+use crate::domain::signature::Secrets;
+use crate::domain::subscription::{FieldFault, Subscription};
+use crate::ports::{StoreError, StoredSubscription};
+
+/// How many are looked up at once.
+const LOOKUPS_MAX: usize = 64;
+/// How often, and how long apart, a store is asked again before it is taken to have lost what
+/// it had. A short outage must not end in new secrets.
+const LOOKUP_TRIES: usize = 5;
+const LOOKUP_PAUSE: Duration = Duration::from_millis(400);
+
+/// What a declaration does to one subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Created,
+    Updated,
+    Unchanged,
+}
+
+impl Effect {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// One subscription as it is to be written.
+struct Change {
+    effect: Effect,
+    stored: StoredSubscription,
+    /// Its secret was made here, and is shown this once.
+    secret_made: bool,
+}
+
+/// Declares several, all or none; answers what was done to each.
+///
+/// # Errors
+/// [`Problem`]: what is wrong with which item; then none was changed.
+pub async fn declare(
+    State(api): State<Api>,
+    _admin: Admin,
+    AnyJson(body): AnyJson,
+) -> Result<Json<Value>, Problem> {
+    let declared = read_items(&api, items_of(body)?)?;
+    let named = declared.iter().filter_map(|item| item.id.clone());
+    let there = those_there(&api, &named.collect::<Vec<_>>()).await?;
+    let mut changes = Vec::with_capacity(declared.len());
+    for (index, item) in declared.iter().enumerate() {
+        let id = item.id.clone().unwrap_or_else(|| new_id(&api));
+        let change = change_of(&api, item, &id, there.get(&id));
+        changes.push(change.map_err(|fault| of_item(fault, index))?);
+    }
+    let written = changes
+        .iter()
+        .filter(|change| change.effect != Effect::Unchanged);
+    let written: Vec<_> = written.map(|change| change.stored.clone()).collect();
+    if !written.is_empty() {
+        api.ports.subscriptions.put_all(written).await?;
+    }
+    Ok(Json(answer(&changes)))
+}
+
+/// Declares one; answers it, with its secret when that was made here. Unlike [`declare`] it
+/// changes what it has seen and nothing else, and needs a store that has lost nothing.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn declare_one(
+    State(api): State<Api>,
+    _admin: Admin,
+    SubscriptionPath(id): SubscriptionPath,
+    Document(document): Document,
+) -> Result<Response, Problem> {
+    let declared = read_declared(document, &api.rules)?;
+    if declared.id.as_ref().is_some_and(|given| *given != id) {
+        return Err(FieldFault::new("id", format!("must be {id}, as in the path")).into());
+    }
+    let store = &api.ports.subscriptions;
+    for _ in 0..CONFLICT_TRIES {
+        let there = store.get(&id).await?;
+        let change = change_of(&api, &declared, &id, there.as_ref())?;
+        let expected = there.map(|stored| stored.version);
+        if change.effect != Effect::Unchanged {
+            match store.put(change.stored.clone(), expected).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let document = match change.secret_made {
+            true => shown_with_secret(&change.stored),
+            false => shown(&change.stored),
+        };
+        return Ok(match change.effect {
+            Effect::Created => created(&id, document),
+            Effect::Updated | Effect::Unchanged => (StatusCode::OK, Json(document)).into_response(),
+        });
+    }
+    Err(StoreError::Conflict.into())
+}
+
+/// The items of a body: an array, or an object that has it, as lists have.
+fn items_of(body: Value) -> Result<Vec<Value>, Problem> {
+    let items = match body {
+        Value::Array(items) => items,
+        Value::Object(mut document) => {
+            let items = document.remove("items");
+            // A list says where it goes on; what is declared is what is here.
+            let unknown = document.keys().find(|name| *name != "next");
+            if let Some(name) = unknown {
+                return Err(FieldFault::new(name.as_str(), "is not known").into());
+            }
+            match items {
+                Some(Value::Array(items)) => items,
+                Some(other) => {
+                    let problem = format!("must be an array, found {}", kind_of(&other));
+                    return Err(FieldFault::new("items", problem).into());
+                }
+                None => return Err(FieldFault::new("items", "is missing").into()),
+            }
+        }
+        other => {
+            let found = kind_of(&other);
+            let detail = format!("the body must be an array or an object, found {found}");
+            return Err(Problem::malformed(detail));
+        }
+    };
+    if items.len() > DECLARED_MAX {
+        let found = items.len();
+        let detail = format!("at most {DECLARED_MAX} subscriptions at a time, found {found}");
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(Problem::new(status, "invalid_batch", detail));
+    }
+    Ok(items)
+}
+
+fn read_items(api: &Api, items: Vec<Value>) -> Result<Vec<Declared>, Problem> {
+    let mut read = Vec::with_capacity(items.len());
+    let mut named = HashMap::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let Value::Object(document) = item else {
+            let found = kind_of(&item);
+            let detail = format!("an item must be a subscription (an object), found {found}");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            return Err(Problem::new(status, "invalid_item", detail).with("index", index));
+        };
+        let declared = read_declared(document, &api.rules);
+        let declared = declared.map_err(|fault| of_item(fault, index))?;
+        if let Some(id) = &declared.id
+            && let Some(other) = named.insert(id.clone(), index)
+        {
+            let problem = format!("must be named once: item {other} is {id} too");
+            return Err(of_item(FieldFault::new("id", problem), index));
+        }
+        read.push(declared);
+    }
+    Ok(read)
+}
+
+fn of_item(fault: FieldFault, index: usize) -> Problem {
+    Problem::from(fault).with("index", index)
+}
+
+/// Those of `ids` that are there. A store that goes on being unavailable is taken to have lost
+/// what it had: then none is. When it cannot be reached at all, writing says so.
+async fn those_there(
+    api: &Api,
+    ids: &[SubscriptionId],
+) -> Result<HashMap<SubscriptionId, StoredSubscription>, Problem> {
+    let pauses = ConstantBuilder::new()
+        .with_delay(LOOKUP_PAUSE)
+        .with_max_times(LOOKUP_TRIES - 1);
+    let found = (|| look_up(api, ids))
+        .retry(pauses)
+        .when(|error| matches!(error, StoreError::Unavailable(_)))
+        .await;
+    match found {
+        Ok(found) => Ok(found),
+        Err(StoreError::Unavailable(reason)) => {
+            tracing::warn!(
+                reason,
+                declared = ids.len(),
+                "subscriptions cannot be read: all that are declared are taken as new"
+            );
+            Ok(HashMap::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn look_up(
+    api: &Api,
+    ids: &[SubscriptionId],
+) -> Result<HashMap<SubscriptionId, StoredSubscription>, StoreError> {
+    let mut there = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(LOOKUPS_MAX) {
+        let found = try_join_all(some.iter().map(|id| api.ports.subscriptions.get(id))).await?;
+        let found = found.into_iter().flatten();
+        there.extend(found.map(|stored| (stored.subscription.id.clone(), stored)));
+    }
+    Ok(there)
+}
+
+/// What declaring `item` under `id` does to what is there.
+fn change_of(
+    api: &Api,
+    item: &Declared,
+    id: &SubscriptionId,
+    there: Option<&StoredSubscription>,
+) -> Result<Change, FieldFault> {
+    let written = &item.written;
+    let old = there.map(|stored| stored.subscription.as_ref());
+    if old.is_some_and(|old| old.tenant != written.tenant) {
+        return Err(FieldFault::new(
+            "tenant",
+            "cannot be changed: declare another one",
+        ));
+    }
+    let kept = there.filter(|stored| stored.subscription.spec.signing == written.spec.signing);
+    let kept = kept.map(|stored| &stored.secrets);
+    let (secrets, secret_made) = match (&item.secret, kept) {
+        (None, Some(kept)) => (kept.clone(), false),
+        (Some(given), Some(kept)) if given.bytes() == kept.current.bytes() => (kept.clone(), false),
+        (given, _) => {
+            let current = given.clone().unwrap_or_else(|| new_secret(api));
+            let previous = None;
+            (Secrets { current, previous }, given.is_none())
+        }
+    };
+    let now = api.ports.clock.now();
+    let mut subscription = Subscription {
+        id: id.clone(),
+        tenant: written.tenant.clone(),
+        spec: written.spec.clone(),
+        disabled_reason: disabled_reason(written.enabled, old.and_then(|old| old.disabled_reason)),
+        created_at: old.map_or(now, |old| old.created_at),
+        updated_at: old.map_or(now, |old| old.updated_at),
+    };
+    let effect = match there {
+        None => Effect::Created,
+        Some(stored) if is_same(stored, &subscription, &secrets) => Effect::Unchanged,
+        Some(_) => Effect::Updated,
+    };
+    if effect == Effect::Updated {
+        subscription.updated_at = now;
+    }
+    let stored = StoredSubscription {
+        subscription: Arc::new(subscription),
+        secrets,
+        version: there.map_or(1, |stored| stored.version + 1),
+    };
+    Ok(Change {
+        effect,
+        stored,
+        secret_made,
+    })
+}
+
+/// Whether nothing would change: neither what is shown nor the secret.
+fn is_same(there: &StoredSubscription, declared: &Subscription, secrets: &Secrets) -> bool {
+    there.secrets.current.bytes() == secrets.current.bytes()
+        && show_json(&there.subscription, &there.secrets) == show_json(declared, secrets)
+}
+
+fn answer(changes: &[Change]) -> Value {
+    let count = |effect: Effect| {
+        changes
+            .iter()
+            .filter(|change| change.effect == effect)
+            .count()
+    };
+    let items = changes.iter().map(|change| {
+        let subscription = &change.stored.subscription;
+        let mut item = json!({
+            "id": subscription.id.as_str(),
+            "action": change.effect.name(),
+        });
+        if change.secret_made {
+            let secret = &change.stored.secrets.current;
+            item["secret"] = show_secret(secret, subscription.spec.signing);
+        }
+        item
+    });
+    json!({
+        "created": count(Effect::Created),
+        "updated": count(Effect::Updated),
+        "unchanged": count(Effect::Unchanged),
+        "items": items.collect::<Vec<_>>(),
+    })
+}
