@@ -62,13 +62,12 @@ async fn numbers(store: &Store, query: &AttemptQuery) -> Vec<u32> {
 pub async fn newest_first_with_a_cursor<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
+    let now = backend.now();
     for n in 0..25 {
-        store
-            .audit
-            .append(attempt("acme", n, n % 3, n, backend.now()).into());
+        store.audit.append(attempt("acme", n, n % 3, n, now).into());
     }
     store.backend.flush().await;
-    let sent = attempt("acme", 24, 0, 24, backend.now());
+    let sent = attempt("acme", 24, 0, 24, now);
     let newest = store.audit.attempts(&all()).await.unwrap().remove(0).1;
     assert_eq!(format!("{newest:?}"), format!("{sent:?}"));
     let mut seen = Vec::new();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::ShortString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
@@ -45,6 +46,7 @@ impl Desk {
     /// From `stop` on, what is given back goes back at once.
     pub(super) fn new(
         channel: Channel,
+        queue: ShortString,
         ledger: Arc<dyn Ledger>,
         stop: CancellationToken,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
@@ -55,6 +57,7 @@ impl Desk {
         });
         let clerk = Clerk {
             channel,
+            queue,
             ledger,
             desk: Arc::downgrade(&desk),
             acked: Acked::default(),
@@ -68,7 +71,7 @@ impl Desk {
         self.remembered().insert(tag, remembered);
     }
 
-    /// Resolves when all that was settled before is on its way to RabbitMQ.
+    /// Resolves when RabbitMQ knows of all that was settled before.
     pub(super) async fn flush(&self) {
         let (done, waiting) = oneshot::channel();
         let _ = self.settled.send(Settled::Flush(done));
@@ -95,6 +98,7 @@ impl ReceiptDesk for Desk {
 /// Carries settlements out.
 struct Clerk {
     channel: Channel,
+    queue: ShortString,
     ledger: Arc<dyn Ledger>,
     desk: std::sync::Weak<Desk>,
     acked: Acked,
@@ -155,6 +159,10 @@ impl Clerk {
             } else {
                 self.returning.insert(tag, REQUEUE_AFTER);
             }
+        }
+        if !flushes.is_empty() {
+            // Answered after the acks before it: then RabbitMQ has them.
+            let _ = super::size(&self.channel, &self.queue).await;
         }
         for done in flushes {
             let _ = done.send(());

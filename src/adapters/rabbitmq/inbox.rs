@@ -83,7 +83,8 @@ impl Feed {
         let each = BasicQosOptions { global: false };
         channel.basic_qos(self.prefetch, each).await?;
         let mut consumer = self.subscribe(&channel).await?;
-        let (desk, clerk) = Desk::new(channel.clone(), Arc::clone(ledger), self.stopped.clone());
+        let (queue, ledger, stop) = (self.queue.clone(), Arc::clone(ledger), self.stopped.clone());
+        let (desk, clerk) = Desk::new(channel.clone(), queue, ledger, stop);
         // It goes on after the consumer has stopped: receipts are still out.
         tokio::spawn(clerk);
         *locked(&self.desk) = Some(Arc::clone(&desk));
@@ -153,7 +154,7 @@ impl Feed {
         self.forget();
     }
 
-    /// Resolves when all that was settled is on its way.
+    /// Resolves when RabbitMQ knows of all that was settled.
     pub(super) async fn flush(&self) {
         let desk = locked(&self.desk).clone();
         if let Some(desk) = desk {

@@ -20,6 +20,8 @@ use crate::telemetry::events::DependencyChanged;
 
 /// How often Redis is asked how it is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// And how often while no messages about changes come.
+const LOOK_EVERY_DEAF: Duration = Duration::from_millis(250);
 /// How long it may take to say so.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// And how long when it is asked once more, before the connection is given up.
@@ -107,8 +109,13 @@ async fn connect(core: &Core) -> Conn {
 /// Asks how Redis is until it does not answer; returns why.
 async fn look_after(core: &Core, conn: Conn) -> String {
     loop {
+        let pause = if core.hears.load(Ordering::Acquire) {
+            LOOK_EVERY
+        } else {
+            LOOK_EVERY_DEAF
+        };
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
             () = core.look_now.notified() => {}
             () = core.link.broken() => return "the connection was lost".to_owned(),
         }
