@@ -1,27 +1,54 @@
-//! The running dispatcher, end to end: started in this process on a SQLite file of its own,
-//! spoken to over its HTTP API, watched by receivers on loopback. One module per topic.
+//! The running dispatcher, end to end, on a SQLite file of its own.
 
 // A test that cannot go on is to end, in what it shares with others too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod embedded {
-    mod harness;
-    mod hooks;
+#[path = "dispatcher/mod.rs"]
+mod dispatcher;
+#[path = "dispatcher/on_a_file.rs"]
+mod on_a_file;
 
-    mod apply;
-    mod declare;
-    mod delivery;
-    mod formats;
-    mod intake;
-    mod neighbours;
-    mod ops;
-    mod pacing;
-    mod problems;
-    mod quarantine;
-    mod records;
-    mod restart;
-    mod rules;
-    mod secrets;
-    mod subscriptions;
-    mod test_action;
+mod backend {
+    //! Where a dispatcher keeps everything.
+
+    use std::sync::Arc;
+
+    use carillon::adapters::sqlite::{OpenError, Sqlite, SqliteSettings};
+    use carillon::adapters::system::SystemClock;
+    use carillon::config::Config;
+    use carillon::ports::{Outbox as _, Parcel};
+
+    use super::dispatcher::harness::poll_until;
+
+    /// A file, which is in the folder of each test already.
+    #[derive(Default)]
+    pub struct Place;
+
+    impl Place {
+        /// In how many looks, one after the other, there has to be nothing left.
+        pub const SETTLED_LOOKS: u32 = 1;
+
+        /// Says in `config` where it is.
+        pub async fn prepare(&mut self, _config: &mut Config) {}
+
+        /// Puts parcels where a dispatcher that does not run will find them.
+        pub async fn put(&self, config: &Config, parcels: Vec<Parcel>) {
+            let settings = SqliteSettings {
+                path: config.embedded.path.clone(),
+                dedup_window: config.dedup.window,
+                audit_keep: config.audit.keep,
+                audit_per_subscription: config.audit.per_subscription,
+                audit_body_bytes: config.audit.body_bytes,
+                audit_dropped: Arc::default(),
+                clock: Arc::new(SystemClock),
+            };
+            let store = poll_until("the file is free", async || {
+                match Sqlite::open(settings.clone()) {
+                    Err(OpenError::InUse(_)) => None,
+                    opened => Some(opened.unwrap()),
+                }
+            });
+            store.await.put(parcels).await.unwrap();
+        }
+    }
 }

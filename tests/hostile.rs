@@ -5,7 +5,7 @@
 // A test that cannot go on is to end, in what it shares with others too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod embedded {
+mod dispatcher {
     #[allow(
         dead_code,
         reason = "shared with `tests/embedded.rs`, which uses all of it"
@@ -18,6 +18,23 @@ mod embedded {
     pub mod hooks;
 }
 
+mod backend {
+    use carillon::config::Config;
+    use carillon::ports::Parcel;
+
+    /// A file, which is in the folder of the test already.
+    #[derive(Default)]
+    pub struct Place;
+
+    impl Place {
+        pub const SETTLED_LOOKS: u32 = 1;
+
+        pub async fn prepare(&mut self, _config: &mut Config) {}
+
+        pub async fn put(&self, _config: &Config, _parcels: Vec<Parcel>) {}
+    }
+}
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,8 +42,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use embedded::harness::{Api, Dispatcher, events, ms};
-use embedded::hooks::{Hooks, event_ids};
+use dispatcher::harness::{Api, Dispatcher, events, ms};
+use dispatcher::hooks::{Hooks, event_ids};
 
 /// Events, each for every endpoint.
 const EVENTS: usize = 12;

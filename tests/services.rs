@@ -226,10 +226,16 @@ async fn a_sentinel_knows_its_master() {
         .strip_prefix("redis-sentinel://")
         .and_then(|rest| rest.split_once('/'))
         .unwrap();
-    let nodes = vec![format!("redis://{node}")];
-    let mut known = redis::sentinel::Sentinel::build(nodes).unwrap();
-    let master = known.async_master_for(name, None).await.unwrap();
-    let mut connection = master.get_multiplexed_async_connection().await.unwrap();
+    let open = async |node: &str| {
+        let client = redis::Client::open(format!("redis://{node}")).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    };
+    let ask = redis::cmd("SENTINEL")
+        .arg("get-master-addr-by-name")
+        .arg(name)
+        .clone();
+    let (host, port): (String, u16) = ask.query_async(&mut open(node).await).await.unwrap();
+    let mut connection = open(&format!("{host}:{port}")).await;
     let () = connection.set("a", 1).await.unwrap();
     assert_eq!(sentinel.cli(&["get", "a"]).await, "1");
 }

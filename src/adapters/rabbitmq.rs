@@ -27,7 +27,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use secrecy::SecretString;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -100,6 +100,8 @@ pub struct Rabbit {
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
     telemetry: Telemetry,
+    /// A queue may be missing.
+    missing: Arc<Notify>,
     /// Held while someone reads through a queue.
     reading: tokio::sync::Mutex<()>,
     stop: CancellationToken,
@@ -126,7 +128,8 @@ impl Rabbit {
         };
         let address = Address::new(settings.urls, ca_pem)?;
         let names = Names::new(&settings.prefix);
-        let (publisher, orders) = Publisher::new();
+        let missing = Arc::new(Notify::new());
+        let (publisher, orders) = Publisher::new(Arc::clone(&missing));
         let rabbit = Arc::new(Self {
             consuming: Link::new("consumer", address.clone()),
             publishing: Link::new("publisher", address),
@@ -138,6 +141,7 @@ impl Rabbit {
             clock: settings.clock,
             chance: settings.chance,
             telemetry: settings.telemetry,
+            missing,
             reading: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -236,15 +240,27 @@ impl Rabbit {
         self.telemetry.emit(DependencyChanged { name, fault });
         let feeds = async {
             tokio::join!(
-                self.events.run(connection, &self.ledger),
-                self.deliveries.run(connection, &self.ledger)
+                self.events.run(connection, &self.ledger, &self.missing),
+                self.deliveries.run(connection, &self.ledger, &self.missing)
             );
             // Stopped: the connection stays for what is still to be settled.
             std::future::pending::<()>().await;
         };
         tokio::select! {
             why = watch_over(connection, drop) => why,
+            why = self.declare_again(connection) => why,
             () = feeds => String::new(),
+        }
+    }
+
+    /// Declares again whenever something is missing; ends with why that cannot be done.
+    async fn declare_again(&self, connection: &Connection) -> String {
+        loop {
+            self.missing.notified().await;
+            if let Err(error) = topology::declare(connection, &self.names).await {
+                return error.to_string();
+            }
+            tracing::info!("exchanges and queues were declared again");
         }
     }
 

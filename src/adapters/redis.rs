@@ -257,7 +257,7 @@ impl Backend for Redis {
         let core = &self.core;
         let looked = core.record_of("", READY_LIMIT).await;
         looked.map(drop).map_err(|error| match error {
-            StoreError::Unavailable(why) => why,
+            StoreError::Unavailable(why) | StoreError::Lost(why) => why,
             other => other.to_string(),
         })
     }

@@ -75,6 +75,10 @@ impl From<StoreError> for Problem {
                     "the store is unavailable; nothing was changed, or it is not known: try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
             }
+            StoreError::Lost(why) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "store_lost", why)
+            }
             StoreError::Conflict => {
                 let detail =
                     "it was changed by someone else at the same time: read it again and repeat";

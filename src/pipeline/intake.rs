@@ -269,7 +269,7 @@ async fn settled(context: &Context, keys: &[LedgerKey]) -> Vec<Vec<SubscriptionI
 async fn plan_or_wait(pipeline: &Pipeline, planned: Unplanned) {
     match scopes_of(&pipeline.context, &planned.event).await {
         Ok(scopes) => plan_and_offer(pipeline, planned, &scopes).await,
-        Err(StoreError::Unavailable(_)) => {
+        Err(error) if error.is_outage() => {
             pipeline.spawn_until_stopped(|pipeline| async move {
                 let context = &pipeline.context;
                 let load = || scopes_of(context, &planned.event);
@@ -418,7 +418,7 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
     match super::current_endpoint(context, &work.delivery).await {
         Ok(found) => offer_again(pipeline, work, found),
         // As with events: who is known goes on being served.
-        Err(StoreError::Unavailable(_)) => {
+        Err(error) if error.is_outage() => {
             pipeline.spawn_until_stopped(|pipeline| async move {
                 let context = &pipeline.context;
                 let load = || super::current_endpoint(context, &work.delivery);

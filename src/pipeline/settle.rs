@@ -136,14 +136,13 @@ pub async fn put(context: &Context, action: &'static str, parcels: Vec<Parcel>) 
 /// Asks the store until it does as asked, or holds something that asking again will not mend.
 ///
 /// # Errors
-/// Any but [`StoreError::Unavailable`].
+/// Any but an outage.
 pub async fn until_available<T, F: Future<Output = Result<T, StoreError>>>(
     context: &Context,
     action: &'static str,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    let is_outage = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
-    let answer = ask_while(context, action, ask, is_outage).await;
+    let answer = ask_while(context, action, ask, StoreError::is_outage).await;
     answer.inspect_err(|error| context.telemetry.emit(StoreTrouble { action, error }))
 }
 

@@ -149,7 +149,7 @@ pub fn descriptions(found: &[StoredSubscription]) -> Vec<&str> {
 /// The sentence of an error that says that the store is unavailable.
 pub fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
-        Err(StoreError::Unavailable(why)) => why,
+        Err(StoreError::Unavailable(why) | StoreError::Lost(why)) => why,
         other => panic!("expected it to be unavailable: {other:?}"),
     }
 }

@@ -58,15 +58,24 @@ impl Feed {
         }
     }
 
-    /// Consumes from `connection` until that is lost; begins again after a cancel.
-    pub(super) async fn run(&self, connection: &Connection, ledger: &Arc<dyn Ledger>) {
+    /// Consumes from `connection` until that is lost; begins again after a cancel. Tells
+    /// `missing` when it cannot, as the queue may have been deleted.
+    pub(super) async fn run(
+        &self,
+        connection: &Connection,
+        ledger: &Arc<dyn Ledger>,
+        missing: &Notify,
+    ) {
         self.wanted.cancelled().await;
         let mut delays = backon::BackoffBuilder::build(patience());
         while connection.status().connected() && !self.stopped.is_cancelled() {
             match self.consume(connection, ledger).await {
                 Ok(()) if self.stopped.is_cancelled() => return,
                 Ok(()) => tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer"),
-                Err(error) => tracing::warn!(queue = %self.queue, %error, "consuming failed"),
+                Err(error) => {
+                    tracing::warn!(queue = %self.queue, %error, "consuming failed");
+                    missing.notify_one();
+                }
             }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
             tokio::time::sleep(delay).await;

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::link::{Change, Link, State, watch_over};
@@ -23,6 +23,8 @@ use crate::ports::StoreError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::BrokerBlocked;
 
+/// Orders that wait to be taken at most; more wait to be given.
+const ORDERS_MAX: usize = 1024;
 /// Messages on their way at most; more wait for confirms.
 const UNCONFIRMED_MAX: usize = 4096;
 /// How long a confirm may take while publishing is not held; then the connection is given up.
@@ -43,13 +45,19 @@ pub(super) struct Order {
 pub(super) struct Publisher {
     orders: mpsc::Sender<Order>,
     blocked: AtomicBool,
+    missing: Arc<Notify>,
 }
 
 impl Publisher {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
-        let (orders, receiver) = mpsc::channel(1024);
-        let blocked = AtomicBool::new(false);
-        (Self { orders, blocked }, receiver)
+    /// Tells `missing` when a queue is.
+    pub(super) fn new(missing: Arc<Notify>) -> (Self, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        let publisher = Self {
+            orders,
+            blocked: AtomicBool::new(false),
+            missing,
+        };
+        (publisher, receiver)
     }
 
     /// Whether RabbitMQ holds publishing.
@@ -247,8 +255,9 @@ impl<'a> Session<'a> {
         if let Some(why) = &returned {
             tracing::warn!(
                 why,
-                "RabbitMQ returned a message; what was sent with it is sent again"
+                "a message was returned; what was confirmed with it goes again"
             );
+            self.publisher.missing.notify_one();
         }
         for (number, confirmed) in gathered {
             let failed = match confirmed {

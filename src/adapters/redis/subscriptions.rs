@@ -239,7 +239,7 @@ impl Core {
     /// Without a marker Redis is not ours, or lost everything.
     fn marked(&self, marker: &str) -> Result<(), StoreError> {
         if marker.is_empty() {
-            return Err(unavailable(self.no_marker()));
+            return Err(StoreError::Lost(self.no_marker()));
         }
         self.changes.in_epoch(marker);
         Ok(())
@@ -281,7 +281,7 @@ impl Core {
         }
         match word.as_str() {
             "conflict" => return Err(StoreError::Conflict),
-            "lost" => return Err(unavailable(self.no_marker())),
+            "lost" => return Err(StoreError::Lost(self.no_marker())),
             _ => {}
         }
         if !scopes.is_empty() {

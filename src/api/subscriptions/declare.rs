@@ -5,12 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use backon::{ConstantBuilder, Retryable as _};
 use futures_util::future::try_join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -33,11 +31,6 @@ use crate::ports::{StoreError, StoredSubscription};
 
 /// How many are looked up at once.
 const LOOKUPS_MAX: usize = 64;
-/// How often, and how long apart, a store is asked again before it is taken to have lost what
-/// it had. A short outage must not end in new secrets.
-const LOOKUP_TRIES: usize = 5;
-const LOOKUP_PAUSE: Duration = Duration::from_millis(400);
-
 /// What a declaration does to one subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -193,26 +186,18 @@ fn of_item(fault: FieldFault, index: usize) -> Problem {
     Problem::from(fault).with("index", index)
 }
 
-/// Those of `ids` that are there. A store that goes on being unavailable is taken to have lost
-/// what it had: then none is. When it cannot be reached at all, writing says so.
+/// Those of `ids` that are there. None is when the store has lost what it had: this call is
+/// what restores it.
 async fn those_there(
     api: &Api,
     ids: &[SubscriptionId],
 ) -> Result<HashMap<SubscriptionId, StoredSubscription>, Problem> {
-    let pauses = ConstantBuilder::new()
-        .with_delay(LOOKUP_PAUSE)
-        .with_max_times(LOOKUP_TRIES - 1);
-    let found = (|| look_up(api, ids))
-        .retry(pauses)
-        .when(|error| matches!(error, StoreError::Unavailable(_)))
-        .await;
-    match found {
+    match look_up(api, ids).await {
         Ok(found) => Ok(found),
-        Err(StoreError::Unavailable(reason)) => {
+        Err(StoreError::Lost(_)) => {
             tracing::warn!(
-                reason,
                 declared = ids.len(),
-                "subscriptions cannot be read: all that are declared are taken as new"
+                "the store has lost what it held: all that are declared are taken as new"
             );
             Ok(HashMap::new())
         }

@@ -1,42 +1,21 @@
 //! Quarantine: what is not an event is put aside whole, and holds up nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use carillon::adapters::sqlite::{OpenError, Sqlite, SqliteSettings};
-use carillon::adapters::system::SystemClock;
 use carillon::domain::timestamp::UnixMillis;
-use carillon::ports::{EventMessage, Outbox as _, Parcel};
+use carillon::ports::{EventMessage, Parcel};
 use serde_json::{Value, json};
 
 use super::harness::{Api, Dispatcher, Setup, event, ms, poll_until, typed_event};
-use super::hooks::{Hooks, event_ids, status};
+use super::hooks::{Hooks, event_ids};
 use super::rules::{Broken, EVENT_BYTES_MAX, broken_bodies, broken_events};
 
-/// Puts messages into the store of a dispatcher that does not run, as a broker would
-/// have them: nobody has looked inside.
+/// Puts messages into the store of a dispatcher that does not run, as a publisher would that
+/// nobody checks.
 async fn put(setup: &Setup, messages: Vec<EventMessage>) {
-    let settings = SqliteSettings {
-        path: setup.config.embedded.path.clone(),
-        dedup_window: ms(1000),
-        audit_keep: ms(1000),
-        audit_per_subscription: 1,
-        audit_body_bytes: 0,
-        audit_dropped: Arc::new(AtomicU64::new(0)),
-        clock: Arc::new(SystemClock),
-    };
-    let store = poll_until("the file is free", async || {
-        match Sqlite::open(settings.clone()) {
-            Err(OpenError::InUse(_)) => None,
-            opened => Some(opened.unwrap()),
-        }
-    })
-    .await;
     let parcels = messages.into_iter().map(Parcel::Event).collect();
-    store.put(parcels).await.unwrap();
+    setup.put(parcels).await;
 }
 
 fn message(body: impl Into<Bytes>, content_type: Option<&str>) -> EventMessage {
@@ -47,14 +26,14 @@ fn message(body: impl Into<Bytes>, content_type: Option<&str>) -> EventMessage {
     }
 }
 
-fn original(item: &Value) -> Vec<u8> {
+pub fn original(item: &Value) -> Vec<u8> {
     BASE64
         .decode(item["body_base64"].as_str().unwrap())
         .unwrap()
 }
 
 /// A dispatcher that has run once, so that it has a subscription.
-async fn subscribed(url: &str) -> Setup {
+pub async fn subscribed(url: &str) -> Setup {
     let carillon = Dispatcher::with(|config| {
         config.intake.max_event_bytes = EVENT_BYTES_MAX;
         config.retry.schedule = Some(vec![ms(1)]);
@@ -144,50 +123,4 @@ async fn a_requeued_message_is_judged_again() {
     api.post(&requeue(&again), &json!({})).await.expect(202);
     assert_eq!(event_ids(&hooks.arrived("all", 1).await), ["large"]);
     assert_eq!(api.items("/v1/quarantine").await, [] as [Value; 0]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_due_delivery_that_is_damaged_is_put_aside() {
-    let hooks = Hooks::answering(|_, times| status(if times == 1 { 500 } else { 200 })).await;
-    let mut setup = subscribed(&hooks.url("all")).await;
-    setup.config.retry.schedule = Some(vec![ms(3_600_000)]);
-    let carillon = setup.start().await;
-    carillon
-        .api
-        .publish(&json!([event("a"), event("b"), event("c")]))
-        .await;
-    poll_until("three retries wait", async || {
-        let waiting = carillon
-            .api
-            .metric("carillon_queue_messages{queue=\"deliveries\"}");
-        (waiting.await >= 3.0).then_some(())
-    })
-    .await;
-    let (setup, _) = carillon.stop().await;
-    damage_the_first(&setup);
-    let carillon = setup.start().await;
-    carillon.api.settled().await;
-    let mut ids = event_ids(&hooks.seen("all"));
-    ids.dedup();
-    assert_eq!(ids.len(), 3);
-    assert_eq!(
-        hooks.seen("all").len(),
-        3 + 2,
-        "the other two are tried again"
-    );
-    let items = carillon.api.items("/v1/quarantine").await;
-    assert_eq!(items.len(), 1);
-    assert_eq!(original(&items[0]), b"\xff\xff damaged");
-    assert_eq!(items[0]["reason"], "malformed");
-}
-
-/// Makes all retries due, and the first of them unreadable.
-fn damage_the_first(setup: &Setup) {
-    let conn = rusqlite::Connection::open(&setup.config.embedded.path).unwrap();
-    conn.execute("UPDATE deliveries SET due_ms = 0", ())
-        .unwrap();
-    let damage = "UPDATE deliveries SET envelope = ?
-                  WHERE seq = (SELECT MIN(seq) FROM deliveries)";
-    let changed = conn.execute(damage, [&b"\xff\xff damaged"[..]]).unwrap();
-    assert_eq!(changed, 1);
 }

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use carillon::adapters::sqlite::OpenError;
 use carillon::app::Carillon;
 use carillon::config::Config;
+use carillon::ports::Parcel;
 use http::{HeaderMap, Method};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::backend::Place;
 
 /// The account of most tests.
 pub const TENANT: &str = "acme";
@@ -59,6 +62,7 @@ pub struct Setup {
     folder: TempDir,
     /// What it starts with.
     pub config: Config,
+    place: Place,
 }
 
 impl Setup {
@@ -75,7 +79,16 @@ impl Setup {
         config.egress.allow = vec!["127.0.0.1/32".parse().unwrap()];
         config.delivery.rate_limit = None;
         change(&mut config);
-        Self { folder, config }
+        Self {
+            folder,
+            config,
+            place: Place::default(),
+        }
+    }
+
+    /// Puts parcels where it will find them.
+    pub async fn put(&self, parcels: Vec<Parcel>) {
+        self.place.put(&self.config, parcels).await;
     }
 
     /// A path for another file.
@@ -85,7 +98,8 @@ impl Setup {
 
     /// Starts it, as soon as the one before has let go of the file: what that did not wait
     /// for when it stopped goes on in this process.
-    pub async fn start(self) -> Dispatcher {
+    pub async fn start(mut self) -> Dispatcher {
+        self.place.prepare(&mut self.config).await;
         let carillon = poll_until("the file is free", async || {
             match Carillon::start(&self.config).await {
                 Err(error) if is_in_use(&error) => None,
@@ -337,14 +351,18 @@ impl Api {
 
     /// Waits until all that was published is delivered, given up or quarantined.
     pub async fn settled(&self) {
+        let mut looks = 0;
         poll_until("everything settled", async || {
-            for queue in ["events", "deliveries"] {
-                let series = format!("carillon_queue_messages{{queue=\"{queue}\"}}");
-                if self.metric(&series).await > 0.0 {
+            looks += 1;
+            for of in ["events", "deliveries"] {
+                let queued = format!("carillon_queue_messages{{queue=\"{of}\"}}");
+                let in_flight = format!("carillon_in_flight{{stage=\"{of}\"}}");
+                if self.metric(&queued).await + self.metric(&in_flight).await > 0.0 {
+                    looks = 0;
                     return None;
                 }
             }
-            Some(())
+            (looks >= Place::SETTLED_LOOKS).then_some(())
         })
         .await;
     }

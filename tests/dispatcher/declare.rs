@@ -285,7 +285,7 @@ struct Forgetful {
 impl Forgetful {
     fn check(&self) -> Result<(), StoreError> {
         if self.lost.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable("the marker is missing".to_owned()));
+            return Err(StoreError::Lost("the marker is missing".to_owned()));
         }
         Ok(())
     }

@@ -121,19 +121,3 @@ async fn subscriptions_retries_and_dead_letters_are_there_after_a_restart() {
     );
     assert_eq!(hooks.seen("dead").len(), 1);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_one_on_the_same_file_is_refused() {
-    let first = Dispatcher::start().await;
-    let (setup, _) = first.stop().await;
-    let config = setup.config.clone();
-    let running = setup.start().await;
-    let Err(error) = carillon::app::Carillon::start(&config).await else {
-        panic!("two dispatchers share a file");
-    };
-    assert!(
-        error.to_string().contains("another Carillon process"),
-        "{error}"
-    );
-    assert_eq!(running.api.ops("/readyz").await.0, 200);
-}

@@ -117,29 +117,3 @@ async fn a_stop_lets_go_of_the_file() {
         setup = setup.start().await.stop().await.0;
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_subscription_holds_up_its_tenant_alone() {
-    let hooks = Hooks::start().await;
-    let carillon = Dispatcher::start().await;
-    let theirs = json!({ "tenant": "strange" });
-    let damaged = carillon.api.subscribe(&hooks.url("strange"), theirs).await;
-    carillon.api.subscribe(&hooks.url("ours"), json!({})).await;
-    let (setup, _) = carillon.stop().await;
-    let store = rusqlite::Connection::open(&setup.config.embedded.path).unwrap();
-    let record = |sql: &str| store.execute(sql, ()).unwrap();
-    let changed = record("UPDATE subscriptions SET record = x'00' WHERE scope = 'strange'");
-    assert_eq!(changed, 1);
-    drop(store);
-
-    let carillon = setup.start().await;
-    let mut of_stranger = event("theirs");
-    of_stranger["tenant"] = json!("strange");
-    carillon.api.publish(&of_stranger).await;
-    carillon.api.publish(&event("ours")).await;
-    assert_eq!(event_ids(&hooks.arrived("ours", 1).await), ["ours"]);
-    assert!(hooks.seen("strange").is_empty());
-    // Nothing is lost: without the damaged one, the event that waited finds nobody.
-    carillon.api.delete(&damaged.path()).await.expect(204);
-    carillon.api.settled().await;
-}

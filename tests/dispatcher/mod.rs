@@ -1,0 +1,22 @@
+//! What a dispatcher does, whatever it keeps everything in: started in this process, spoken
+//! to over its HTTP API, watched by receivers on loopback. One module per topic.
+
+pub mod harness;
+pub mod hooks;
+
+mod apply;
+mod declare;
+mod delivery;
+mod formats;
+mod intake;
+mod neighbours;
+mod ops;
+mod pacing;
+mod problems;
+pub mod quarantine;
+mod records;
+mod restart;
+mod rules;
+mod secrets;
+mod subscriptions;
+mod test_action;
