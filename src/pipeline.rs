@@ -14,6 +14,7 @@
 
 pub mod admit;
 pub mod directory;
+pub mod in_flight;
 pub mod intake;
 pub mod plan;
 pub mod record;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use admit::{Admission, Admit, Granted, Permit};
 use directory::{Directory, Endpoint, EndpointDefaults};
+use in_flight::{InFlight, Waiting};
 use record::Follows;
 use settlement::Ticket;
 
@@ -88,7 +90,7 @@ pub struct Work {
 pub struct Pipeline {
     context: Arc<Context>,
     admit: Admit<Work>,
-    intake: Arc<intake::InFlight>,
+    intake: Arc<InFlight>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// The grace is over: what is under way is dropped, and so comes again.
@@ -107,7 +109,7 @@ impl Pipeline {
             telemetry,
             directory,
         };
-        let (intake, again) = intake::InFlight::new();
+        let (intake, again) = InFlight::new();
         let pipeline = Self {
             context: Arc::new(context),
             admit,
@@ -123,7 +125,7 @@ impl Pipeline {
     fn spawn_loops(
         &self,
         granted: mpsc::UnboundedReceiver<Granted<Work>>,
-        again: mpsc::UnboundedReceiver<intake::Waiting>,
+        again: mpsc::UnboundedReceiver<Waiting>,
     ) {
         let granted = Arc::new(Mutex::new(granted));
         let again = Arc::new(Mutex::new(again));

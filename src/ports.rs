@@ -130,6 +130,8 @@ pub struct EventMessage {
     pub resume_after: Option<SubscriptionId>,
     /// All other headers that came with it; only a broker has them.
     pub headers: Vec<(String, HeaderValue)>,
+    /// Whether it was handed out before, and came back.
+    pub again: bool,
 }
 
 /// The value of a message header.
@@ -261,11 +263,47 @@ pub trait Ledger: Send + Sync {
     /// [`StoreError`].
     async fn settled(&self, keys: &[LedgerKey]) -> Result<Vec<Vec<SubscriptionId>>, StoreError>;
 
+    /// Begins to serve events, or chunks of them: says of each what [`Ledger::settled`]
+    /// would, or that another process is at it. What is ours is so until [`Ledger::end`], or
+    /// for a few minutes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn begin(&self, chunks: &[Chunk]) -> Result<Vec<Begun>, StoreError> {
+        // Alone, there is nobody to share with.
+        let events: Vec<LedgerKey> = chunks.iter().map(|chunk| chunk.event).collect();
+        let settled = self.settled(&events).await?;
+        Ok(settled.into_iter().map(Begun::Ours).collect())
+    }
+
+    /// What was begun as this chunk is settled, or given back. Returns at once.
+    fn end(&self, _chunk: LedgerKey) {}
+
     /// Remembers all of `settled`; resolves when they are durable.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError>;
+}
+
+/// A part of an event that is served in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// The event.
+    pub event: LedgerKey,
+    /// This part of it; the event itself when it is served whole.
+    pub chunk: LedgerKey,
+    /// Its message came back from whoever had it: that one is not at it any more.
+    pub again: bool,
+}
+
+/// What came of beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It is ours; these subscriptions are settled already.
+    Ours(Vec<SubscriptionId>),
+    /// Another process is at it.
+    Elsewhere,
 }
 
 /// A subscription with its secrets and the version that guards its changes.

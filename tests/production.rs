@@ -6,6 +6,8 @@
 
 #[path = "dispatcher/mod.rs"]
 mod dispatcher;
+#[path = "dispatcher/on_a_broker.rs"]
+mod on_a_broker;
 #[path = "support/services.rs"]
 mod services;
 

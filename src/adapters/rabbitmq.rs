@@ -46,6 +46,8 @@ use crate::telemetry::events::DependencyChanged;
 
 /// How long [`Rabbit::open`] waits for RabbitMQ before it goes on without.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long RabbitMQ may take to hear of what was settled.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a topology that conflicts is looked at again.
 const CONFLICT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -369,8 +371,9 @@ impl Backend for Rabbit {
     }
 
     async fn flush(&self) {
-        self.events.flush().await;
-        self.deliveries.flush().await;
+        let flush = async { tokio::join!(self.events.flush(), self.deliveries.flush()) };
+        // Without an answer what was settled comes again, and is known by the ledger.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, flush).await;
     }
 
     async fn close(&self) {

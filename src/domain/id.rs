@@ -133,6 +133,12 @@ impl LedgerKey {
         Self::shortened(&digest)
     }
 
+    /// The key of the part of `event` that begins after a subscription.
+    pub fn of_rest(event: Self, after: &SubscriptionId) -> Self {
+        let event = hex::encode(event.0);
+        Self::shortened(&digest_of("carillon.rest.v1", &[&event, after.as_str()]))
+    }
+
     /// The key of one wait of `delivery`: that after its move number `hops`, counted since
     /// its event was taken at `taken_at`.
     pub fn of_wait(delivery: &DeliveryId, taken_at: UnixMillis, hops: u32) -> Self {

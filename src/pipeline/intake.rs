@@ -4,16 +4,16 @@
 //! blocks what is behind it. Of two messages with the same event, the second waits until
 //! the first is settled; then the ledger knows what is left to do.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::directory::{CompiledScope, Endpoint};
+use super::in_flight::{AgainReceiver, ChunkKey, Waiting};
 use super::plan::{Plan, plan};
 use super::settle::{self, patiently, put, until_available};
 use super::settlement::Ticket;
@@ -25,102 +25,13 @@ use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::lane::Freshness;
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
-use crate::ports::{EventMessage, Parcel, Quarantined, StoreError, Taken};
+use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, StoreError, Taken};
 use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
 
 /// Most messages taken at once.
 const BATCH: usize = 256;
-
-/// A message that waits for another with the same event to settle.
-pub struct Waiting {
-    taken: Taken<EventMessage>,
-    slot: OwnedSemaphorePermit,
-}
-
-/// Where messages come whose wait is over; shared, so that a loop can begin again.
-pub type AgainReceiver = tokio::sync::Mutex<mpsc::UnboundedReceiver<Waiting>>;
-
-/// What identifies a chunk of an event: the event, and where the chunk begins.
-type ChunkKey = (LedgerKey, Option<SubscriptionId>);
-
-/// The events in flight in this process.
-pub struct InFlight {
-    claims: Mutex<HashMap<ChunkKey, Claim>>,
-    deliveries: AtomicUsize,
-    again: mpsc::UnboundedSender<Waiting>,
-}
-
-struct Claim {
-    taken_at: UnixMillis,
-    waiting: Vec<Waiting>,
-}
-
-impl InFlight {
-    /// Nothing in flight, and the channel on which messages come whose wait is over.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Waiting>) {
-        let (again, receiver) = mpsc::unbounded_channel();
-        let in_flight = Self {
-            claims: Mutex::default(),
-            deliveries: AtomicUsize::new(0),
-            again,
-        };
-        (in_flight, receiver)
-    }
-
-    /// Events that are taken and not settled.
-    pub fn events(&self) -> usize {
-        self.claims().len()
-    }
-
-    /// Due deliveries that are taken and not settled.
-    pub fn deliveries(&self) -> usize {
-        self.deliveries.load(Ordering::Relaxed)
-    }
-
-    /// How long ago the oldest event in flight was taken.
-    pub fn oldest_age(&self, now: UnixMillis) -> Duration {
-        let oldest = self.claims().values().map(|claim| claim.taken_at).min();
-        oldest.map_or(Duration::ZERO, |at| now.since(at))
-    }
-
-    /// Gives back all messages that wait for another.
-    pub fn forget_waiting(&self) {
-        let waiting: Vec<Waiting> = {
-            let mut claims = self.claims();
-            let each = claims.values_mut();
-            each.flat_map(|claim| std::mem::take(&mut claim.waiting))
-                .collect()
-        };
-        drop(waiting);
-    }
-
-    fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, Claim>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Claims the chunk for the caller, or has the message wait for who has it.
-    fn claim(&self, key: &ChunkKey, waiting: Waiting, now: UnixMillis) -> Option<Waiting> {
-        let mut claims = self.claims();
-        if let Some(claim) = claims.get_mut(key) {
-            claim.waiting.push(waiting);
-            return None;
-        }
-        let claim = Claim {
-            taken_at: now,
-            waiting: Vec::new(),
-        };
-        claims.insert(key.clone(), claim);
-        Some(waiting)
-    }
-
-    fn release(&self, key: &ChunkKey) {
-        let released = self.claims().remove(key);
-        for waiting in released.into_iter().flat_map(|claim| claim.waiting) {
-            // After the end nobody takes it: dropped, it is requeued.
-            let _ = self.again.send(waiting);
-        }
-    }
-}
+/// How long to wait before asking again for an event that another process is at.
+const ELSEWHERE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes events, for ever.
 pub async fn take_events(pipeline: Pipeline) {
@@ -178,7 +89,7 @@ async fn take_some<M, F: Future<Output = Result<Vec<Taken<M>>, StoreError>>>(
 /// Decodes, deduplicates, plans and offers a batch.
 async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
     let context = &pipeline.context;
-    let mut tickets = Vec::with_capacity(batch.len());
+    let mut claimed = Vec::with_capacity(batch.len());
     let mut faulty = Vec::new();
     for waiting in batch {
         let message = &waiting.taken.message;
@@ -189,39 +100,78 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
             Err(fault) => faulty.push((waiting, fault)),
             Ok(event) => {
                 let key = (event.key(), message.resume_after.clone());
-                if let Some((message, ticket)) = claim(pipeline, &key, waiting) {
-                    tickets.push((event, key, message, ticket));
-                }
+                claimed.extend(claim(pipeline, event, &key, waiting));
             }
         }
     }
     if !faulty.is_empty() {
         put_aside(pipeline, faulty);
     }
-    let keys: Vec<LedgerKey> = tickets.iter().map(|(_, key, ..)| key.0).collect();
-    let settled = settled(context, &keys).await;
-    for ((event, _, message, ticket), settled) in tickets.into_iter().zip(settled) {
-        let unplanned = Unplanned {
-            event,
-            message,
-            settled,
-            ticket,
-        };
-        plan_or_wait(pipeline, unplanned).await;
+    begin(pipeline, claimed).await;
+}
+
+/// Takes the event out of its message, if nobody else in this process has it; its ticket
+/// releases the claim.
+fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) -> Option<Unplanned> {
+    let ports = &pipeline.context.ports;
+    let now = ports.clock.now();
+    let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
+    let in_flight = Arc::clone(&pipeline.intake);
+    let ledger = Arc::clone(&ports.ledger);
+    let released = key.clone();
+    let (event_key, after) = key;
+    let chunk = Chunk {
+        event: *event_key,
+        chunk: after
+            .as_ref()
+            .map_or(*event_key, |after| LedgerKey::of_rest(*event_key, after)),
+        again: taken.message.again,
+    };
+    let begun = Arc::new(AtomicBool::new(false));
+    let is_begun = Arc::clone(&begun);
+    let ticket = Ticket::open(taken.receipt, move |_| {
+        drop(slot);
+        if is_begun.load(Ordering::Acquire) {
+            ledger.end(chunk.chunk);
+        }
+        in_flight.release(&released);
+    });
+    Some(Unplanned {
+        event,
+        message: taken.message,
+        chunk,
+        begun,
+        settled: Vec::new(),
+        ticket,
+    })
+}
+
+/// Begins events that no other process is at; the others wait on the side.
+async fn begin(pipeline: &Pipeline, claimed: Vec<Unplanned>) {
+    let chunks: Vec<Chunk> = claimed.iter().map(|claimed| claimed.chunk).collect();
+    let begun = begun(&pipeline.context, &chunks).await;
+    for (mut unplanned, begun) in claimed.into_iter().zip(begun) {
+        if unplanned.take_up(begun) {
+            plan_or_wait(pipeline, unplanned).await;
+        } else {
+            pipeline.spawn_until_stopped(|pipeline| async move {
+                begin_later(&pipeline, unplanned).await;
+            });
+        }
     }
 }
 
-/// The message with its ticket, if nobody else has its event; the ticket releases the claim.
-fn claim(pipeline: &Pipeline, key: &ChunkKey, waiting: Waiting) -> Option<(EventMessage, Ticket)> {
-    let now = pipeline.context.ports.clock.now();
-    let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
-    let in_flight = Arc::clone(&pipeline.intake);
-    let released = key.clone();
-    let ticket = Ticket::open(taken.receipt, move |_| {
-        drop(slot);
-        in_flight.release(&released);
-    });
-    Some((taken.message, ticket))
+/// Waits until the other process is done with the event.
+async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
+    loop {
+        tokio::time::sleep(ELSEWHERE_PAUSE).await;
+        let begun = begun(&pipeline.context, &[unplanned.chunk]).await;
+        for begun in begun {
+            if unplanned.take_up(begun) {
+                return plan_or_wait(pipeline, unplanned).await;
+            }
+        }
+    }
 }
 
 /// Puts into quarantine what a batch has that was not understood: together, and on the side,
@@ -247,18 +197,19 @@ fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
     });
 }
 
-/// What the ledger remembers of each event; nothing when it cannot be read.
-async fn settled(context: &Context, keys: &[LedgerKey]) -> Vec<Vec<SubscriptionId>> {
-    if !context.settings.dedup || keys.is_empty() {
-        return vec![Vec::new(); keys.len()];
+/// What the ledger says of each chunk; all are ours, and nobody served, when it cannot be asked.
+async fn begun(context: &Context, chunks: &[Chunk]) -> Vec<Begun> {
+    let nobody = || vec![Begun::Ours(Vec::new()); chunks.len()];
+    if !context.settings.dedup || chunks.is_empty() {
+        return nobody();
     }
-    match context.ports.ledger.settled(keys).await {
-        Ok(settled) if settled.len() == keys.len() => settled,
-        Ok(_) => vec![Vec::new(); keys.len()],
+    match context.ports.ledger.begin(chunks).await {
+        Ok(begun) if begun.len() == chunks.len() => begun,
+        Ok(_) => nobody(),
         Err(error) => {
             let (action, error) = ("read ledger", &error);
             context.telemetry.emit(StoreTrouble { action, error });
-            vec![Vec::new(); keys.len()]
+            nobody()
         }
     }
 }
@@ -295,8 +246,23 @@ fn come_again(context: &Context, ticket: Ticket, error: &StoreError) {
 struct Unplanned {
     event: Event,
     message: EventMessage,
+    chunk: Chunk,
+    /// Whether it is this process's, so that its end is to be told.
+    begun: Arc<AtomicBool>,
     settled: Vec<SubscriptionId>,
     ticket: Ticket,
+}
+
+impl Unplanned {
+    /// Takes it up, unless another process is at it; says whether it did.
+    fn take_up(&mut self, begun: Begun) -> bool {
+        let Begun::Ours(settled) = begun else {
+            return false;
+        };
+        self.begun.store(true, Ordering::Release);
+        self.settled = settled;
+        true
+    }
 }
 
 async fn plan_and_offer(
@@ -309,6 +275,7 @@ async fn plan_and_offer(
         message,
         settled,
         ticket,
+        ..
     } = unplanned;
     let context = &pipeline.context;
     let now = context.ports.clock.now();
@@ -325,6 +292,7 @@ async fn plan_and_offer(
     if let Some(after) = planned.continue_after {
         let rest = EventMessage {
             resume_after: Some(after),
+            again: false,
             ..message
         };
         put(context, "put continuation", vec![Parcel::Event(rest)]).await;
@@ -409,10 +377,10 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
         }
     };
     let in_flight = Arc::clone(&pipeline.intake);
-    in_flight.deliveries.fetch_add(1, Ordering::Relaxed);
+    in_flight.delivery_began();
     let ticket = Ticket::open(taken.receipt, move |_| {
         drop(slot);
-        in_flight.deliveries.fetch_sub(1, Ordering::Relaxed);
+        in_flight.delivery_ended();
     });
     let work = Work { delivery, ticket };
     match super::current_endpoint(context, &work.delivery).await {

@@ -144,6 +144,15 @@ impl Dispatcher {
         Setup::new(change).start().await
     }
 
+    /// What it was started with.
+    #[allow(
+        dead_code,
+        reason = "only some of the binaries with this module need it"
+    )]
+    pub fn config(&self) -> &Config {
+        &self.setup.config
+    }
+
     /// Drains it; says whether all requests ended in time.
     pub async fn stop(self) -> (Setup, bool) {
         let ended = self.carillon.stop().await;

@@ -1,7 +1,7 @@
 //! Hearing of changes: those of one's own before the call returns, those of others within
 //! a second, also when messages do not come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -56,12 +56,24 @@ async fn another_process_hears_at_once() {
     let heard = Heard::by(&*two);
     // The first may come before the other listens. It is looked up then.
     told_in_time(&one, &two, &heard, 1).await;
-    let mut quick = 0;
-    for n in 2..12 {
-        let took = told_in_time(&one, &two, &heard, n).await;
-        quick += u32::from(took < Duration::from_millis(200));
-    }
-    assert!(quick >= 5, "messages come sooner than looks: {quick} of 10");
+    // Looks come twice a second: by them alone, eight of ten are never this quick. On a busy
+    // machine it may take a while until ten in a row are undisturbed.
+    let mut latest = VecDeque::new();
+    let quick = async {
+        for n in 2.. {
+            let took = told_in_time(&one, &two, &heard, n).await;
+            latest.push_back(took < Duration::from_millis(100));
+            if latest.len() > 10 {
+                latest.pop_front();
+            }
+            if latest.iter().filter(|quick| **quick).count() >= 8 {
+                return;
+            }
+        }
+    };
+    let limit = Duration::from_secs(60);
+    let came = tokio::time::timeout(limit, quick).await;
+    came.expect("messages come sooner than looks");
 }
 
 #[tokio::test]

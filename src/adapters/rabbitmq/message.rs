@@ -175,6 +175,7 @@ pub(super) fn event(found: lapin::message::Delivery) -> EventMessage {
     let mut message = EventMessage {
         body: found.data.into(),
         content_type,
+        again: found.redelivered,
         ..EventMessage::default()
     };
     let headers = found.properties.headers().as_ref();
@@ -239,6 +240,7 @@ pub(super) fn quarantined(found: lapin::message::Delivery) -> Quarantined {
     });
     let mut message = event(found);
     message.headers.retain(|(name, _)| !name.starts_with(OWN));
+    message.again = false;
     Quarantined {
         at: at.or(published).unwrap_or(UnixMillis(0)),
         message,

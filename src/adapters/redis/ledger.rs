@@ -14,19 +14,24 @@ use tokio::sync::{mpsc, oneshot};
 use super::link::unavailable;
 use super::{Core, Redis, expiry_ms};
 use crate::domain::id::{LedgerKey, SubscriptionId};
-use crate::ports::{Ledger, StoreError};
+use crate::ports::{Begun, Chunk, Ledger, StoreError};
 
 /// How long reading or writing may take: deliveries wait for it.
 const LIMIT: Duration = Duration::from_secs(1);
 /// How many records are written together.
 const GROUP_MAX: usize = 1000;
+/// How long a chunk belongs to who began it and does not say that it ended. Longer than the
+/// longest attempt.
+const CLAIM_MS: u64 = 75_000;
 /// How many calls may wait.
 const WAITING_MAX: usize = 16_384;
 
-/// A call of `record`.
+/// A call of `record` or `end`.
 pub(super) struct Call {
     settled: Vec<(LedgerKey, SubscriptionId)>,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    ended: Option<LedgerKey>,
+    /// Told when it is written; nobody waits for an end.
+    done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// The calls that wait.
@@ -52,19 +57,45 @@ impl Ledger for Redis {
         if core.settings.dedup_window.is_zero() || keys.is_empty() {
             return Ok(vec![Vec::new(); keys.len()]);
         }
-        let asks = keys.iter().map(|key| {
-            let mut ask = ::redis::cmd("SMEMBERS");
-            ask.arg(core.ledger_key(key));
-            ask
-        });
+        let asks = keys.iter().map(|key| core.members(key));
         let found: Vec<Vec<String>> = core.link.ask_all(LIMIT, asks.collect()).await?;
-        // What cannot be read is delivered again, which is safe.
-        let parse = |ids: Vec<String>| {
-            let ids = ids.iter();
-            ids.filter_map(|id| SubscriptionId::parse(id).ok())
-                .collect()
+        Ok(found.iter().map(|ids| parse(ids)).collect())
+    }
+
+    async fn begin(&self, chunks: &[Chunk]) -> Result<Vec<Begun>, StoreError> {
+        let core = &self.core;
+        if core.settings.dedup_window.is_zero() || chunks.is_empty() {
+            return Ok(vec![Begun::Ours(Vec::new()); chunks.len()]);
+        }
+        // The claim first: when it is ours, whoever had it has written what it settled.
+        let asks = chunks
+            .iter()
+            .flat_map(|chunk| [core.claim(chunk), core.members(&chunk.event)]);
+        let found: Vec<::redis::Value> = core.link.ask_all(LIMIT, asks.collect()).await?;
+        let begun = found.chunks_exact(2).map(|answers| match &answers[0] {
+            ::redis::Value::Nil => Begun::Elsewhere,
+            _ => {
+                let ids: Vec<String> = ::redis::from_redis_value_ref(&answers[1])
+                    // What cannot be read is delivered again, which is safe.
+                    .unwrap_or_default();
+                Begun::Ours(parse(&ids))
+            }
+        });
+        Ok(begun.collect())
+    }
+
+    fn end(&self, chunk: LedgerKey) {
+        let core = &self.core;
+        if core.settings.dedup_window.is_zero() {
+            return;
+        }
+        let call = Call {
+            settled: Vec::new(),
+            ended: Some(chunk),
+            done: None,
         };
-        Ok(found.into_iter().map(parse).collect())
+        // One that is not written ends by its time.
+        let _ = core.ledger.sender.try_send(call);
     }
 
     async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError> {
@@ -84,7 +115,11 @@ impl Core {
         settled: Vec<(LedgerKey, SubscriptionId)>,
     ) -> Result<(), StoreError> {
         let (done, written) = oneshot::channel();
-        let call = Call { settled, done };
+        let call = Call {
+            settled,
+            ended: None,
+            done: Some(done),
+        };
         let queued = self.ledger.sender.try_send(call);
         queued.map_err(|_| unavailable("too much waits to be written to the ledger"))?;
         match tokio::time::timeout(LIMIT, written).await {
@@ -97,6 +132,32 @@ impl Core {
     fn ledger_key(&self, key: &LedgerKey) -> String {
         let key = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key.0);
         format!("{}:l:{key}", self.keys.prefix)
+    }
+
+    fn claim_key(&self, chunk: &LedgerKey) -> String {
+        let key = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(chunk.0);
+        format!("{}:c:{key}", self.keys.prefix)
+    }
+
+    /// Claims a chunk: answered with nil when another has it. A message that came back is
+    /// taken over.
+    fn claim(&self, chunk: &Chunk) -> ::redis::Cmd {
+        let mut claim = ::redis::cmd("SET");
+        claim
+            .arg(self.claim_key(&chunk.chunk))
+            .arg(1)
+            .arg("PX")
+            .arg(CLAIM_MS);
+        if !chunk.again {
+            claim.arg("NX");
+        }
+        claim
+    }
+
+    fn members(&self, key: &LedgerKey) -> ::redis::Cmd {
+        let mut ask = ::redis::cmd("SMEMBERS");
+        ask.arg(self.ledger_key(key));
+        ask
     }
 
     /// One transaction for each key: a set never stays without its expiry.
@@ -114,29 +175,46 @@ impl Core {
             expire.arg(&key).arg(window);
             vec![add, expire]
         };
-        by_key.into_iter().map(write).collect()
+        let settled = by_key.into_iter().map(write);
+        // After what was settled: whoever claims it next reads that.
+        let end = |chunk: &LedgerKey| {
+            let mut end = ::redis::cmd("DEL");
+            end.arg(self.claim_key(chunk));
+            vec![end]
+        };
+        let ended = calls.iter().filter_map(|call| call.ended.as_ref());
+        settled.chain(ended.map(end)).collect()
     }
+}
+
+/// What cannot be read is delivered again, which is safe.
+fn parse(ids: &[String]) -> Vec<SubscriptionId> {
+    let ids = ids.iter();
+    ids.filter_map(|id| SubscriptionId::parse(id).ok())
+        .collect()
 }
 
 /// Writes what waits, group by group.
 pub(super) async fn write(core: Arc<Core>) {
     let mut waiting = core.ledger.receiver.lock().await;
     while let Some(first) = waiting.recv().await {
-        let mut records = first.settled.len();
+        let mut records = first.settled.len().max(1);
         let mut calls = vec![first];
         while records < GROUP_MAX
             && let Ok(call) = waiting.try_recv()
         {
-            records += call.settled.len();
+            records += call.settled.len().max(1);
             calls.push(call);
         }
         // Nobody waits any more for what took too long.
-        calls.retain(|call| !call.done.is_closed());
+        calls.retain(|call| call.done.as_ref().is_none_or(|done| !done.is_closed()));
         let commands = core.ledger_commands(&calls);
         let result = core.link.write_all(LIMIT, &commands).await;
         for call in calls {
-            // Who gave up asks again.
-            let _ = call.done.send(result.clone());
+            if let Some(done) = call.done {
+                // Who gave up asks again.
+                let _ = done.send(result.clone());
+            }
         }
     }
 }

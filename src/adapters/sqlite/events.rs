@@ -106,7 +106,7 @@ fn message(row: &Row<'_>) -> rusqlite::Result<(i64, EventMessage)> {
         traceparent: row.get(3)?,
         // What cannot be read begins from the start: the ledger knows who has been served.
         resume_after: resume_after.and_then(|id| SubscriptionId::parse(id).ok()),
-        headers: Vec::new(),
+        ..EventMessage::default()
     };
     Ok((row.get(0)?, message))
 }

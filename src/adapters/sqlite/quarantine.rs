@@ -80,7 +80,7 @@ fn quarantined(row: &Row<'_>) -> rusqlite::Result<(String, Quarantined)> {
             content_type: row.get(2)?,
             traceparent: row.get(3)?,
             resume_after: resume_after.and_then(|id| SubscriptionId::parse(&id).ok()),
-            headers: Vec::new(),
+            ..EventMessage::default()
         },
         fault: EventFault {
             reason: FaultReason::from_code(&reason).unwrap_or(FaultReason::Malformed),

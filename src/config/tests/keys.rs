@@ -11,8 +11,10 @@ use crate::config::{Config, Origin, print, reference};
 /// where it differs.
 const KEYS: &str = r#"
 broker.url | unset | "amqp://u:hunter2@a,amqps://b:5671/v" | "amqp://…@a,amqps://b:5671/v"
+broker.ca_file | unset | "broker.pem"
 broker.prefix | "carillon" | "123"
 redis.url | unset | "rediss://:hunter2@h:6380/2" | "rediss://…@h:6380/2"
+redis.ca_file | unset | "redis.pem"
 redis.prefix | "carillon" | "true"
 embedded.path | "carillon.db" | "/var/lib/c.db"
 http.listen | "127.0.0.1:8080" | "[::]:80"
