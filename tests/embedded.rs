@@ -21,10 +21,14 @@ mod backend {
     use super::dispatcher::harness::poll_until;
 
     /// A file, which is in the folder of each test already.
-    #[derive(Default)]
     pub struct Place;
 
     impl Place {
+        /// Nothing is needed.
+        pub fn new() -> Self {
+            Self
+        }
+
         /// In how many looks, one after the other, there has to be nothing left.
         pub const SETTLED_LOOKS: u32 = 1;
 

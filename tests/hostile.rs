@@ -23,10 +23,14 @@ mod backend {
     use carillon::ports::Parcel;
 
     /// A file, which is in the folder of the test already.
-    #[derive(Default)]
     pub struct Place;
 
     impl Place {
+        /// Nothing is needed.
+        pub fn new() -> Self {
+            Self
+        }
+
         pub const SETTLED_LOOKS: u32 = 1;
 
         pub async fn prepare(&mut self, _config: &mut Config) {}

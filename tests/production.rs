@@ -34,6 +34,11 @@ mod backend {
     }
 
     impl Place {
+        /// Somewhere that is found when it is prepared.
+        pub fn new() -> Self {
+            Self::default()
+        }
+
         /// In how many looks, one after the other, there has to be nothing left: a message on
         /// its way from RabbitMQ is counted by nobody.
         pub const SETTLED_LOOKS: u32 = 4;

@@ -82,7 +82,7 @@ impl Setup {
         Self {
             folder,
             config,
-            place: Place::default(),
+            place: Place::new(),
         }
     }
 
