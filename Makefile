@@ -6,7 +6,7 @@ IN_TESTS = -A clippy::unwrap_used -A clippy::expect_used -A clippy::panic -A cli
 	-A clippy::cast_possible_truncation -A clippy::needless_pass_by_value -A clippy::redundant_clone
 
 help: ## Explain every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## See the main job at work, embedded: builds, runs under 30 s, ends by itself
 	$(CARGO) run --quiet --locked -- demo
@@ -26,6 +26,10 @@ lint: ## Formatting, clippy and rustdoc; warnings are errors
 bench: ## Throughput against a sink in another process, beside a bare client loop
 	$(CARGO) bench --locked --bench throughput
 
+bench-production: ## The same on RabbitMQ and Redis of its own, and beside a bare consumer
+	tests/services/install.sh
+	$(CARGO) bench --locked --bench throughput -- --backend production
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -39,4 +43,4 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint bench build docs fmt clean
+.PHONY: help demo demo-keep test lint bench bench-production build docs fmt clean

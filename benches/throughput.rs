@@ -1,6 +1,6 @@
-//! Throughput: `carillon serve` beside a bare client loop, against the same kind of sink.
+//! Throughput: `carillon serve` beside bare loops, against the same kind of sink.
 //!
-//! `cargo bench --bench throughput [-- --events N --rounds R | --quick]`
+//! `cargo bench --bench throughput [-- --backend production --events N --rounds R | --quick]`
 //!
 //! Events of 512 bytes go to 1 and to 10 endpoints. Dispatcher, client and sink are
 //! processes of their own; what is measured in one round is put side by side with what
@@ -8,32 +8,48 @@
 //! client posts bodies of the same size with headers of the same size at the same
 //! concurrency, and neither signs nor stores: the ratio is what Carillon's promises cost.
 //! The publisher is this process; its own time is in nobody's CPU seconds.
-//! What it does not do: measure TLS, latency, retries, or RabbitMQ and Redis.
+//!
+//! With `--backend production` the dispatcher runs on RabbitMQ and Redis, both private and on
+//! loopback: a single node with quorum queues, and `appendfsync everysec`. Then the events wait
+//! in the queue before it begins, and beside it stands a bare loop that consumes as many
+//! from the same queue and acknowledges them: the ratio is what is left of the broker's speed.
+//! What it does not do: measure TLS, latency, retries, a cluster, or publishing.
 
 #[path = "throughput/args.rs"]
 mod args;
+#[path = "throughput/broker.rs"]
+mod broker;
 #[path = "throughput/client.rs"]
 mod client;
+#[path = "throughput/consumer.rs"]
+mod consumer;
 #[path = "throughput/dispatcher.rs"]
 mod dispatcher;
 #[path = "throughput/load.rs"]
 mod load;
 #[path = "throughput/process.rs"]
 mod process;
+#[path = "throughput/production.rs"]
+mod production;
 #[path = "throughput/report.rs"]
 mod report;
 #[path = "throughput/round.rs"]
 mod round;
+#[path = "throughput/servers.rs"]
+mod servers;
 #[path = "throughput/sink.rs"]
 mod sink;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use args::{Args, Role};
+use args::{Args, Backend, Role};
+use load::Load;
+use servers::Server;
 
 /// As in the `carillon` command, so that all processes allocate alike.
 #[global_allocator]
@@ -56,6 +72,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         match args.role() {
             Role::Sink(deliveries) => sink::run(deliveries).await,
             Role::Client(job) => client::run(job).await,
+            Role::Consumer(job) => consumer::run(job).await,
             Role::Measure => tokio::select! {
                 result = measure(args) => result,
                 result = interrupted() => result,
@@ -71,30 +88,67 @@ fn run(args: &Args) -> anyhow::Result<()> {
     result
 }
 
-/// One round to warm up, then those that count. What is wrong with them is said when
-/// all is measured: the numbers tell more about it.
+/// What is wrong with the rounds is said when all is measured: the numbers tell more about it.
 async fn measure(args: &Args) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; its numbers mean little");
     }
+    let broker = match args.backend {
+        Backend::Embedded => None,
+        Backend::Production => Some(broker().await?),
+    };
     let mut faults = Vec::new();
     for load in args.loads() {
-        let mut pairs = Vec::new();
-        for round in 0..=args.rounds() {
-            let pair = round::measure(&load, round % 2 == 1).await?;
-            let name = match round {
-                0 => "warm-up".to_owned(),
-                counted => format!("round {counted} of {}", args.rounds()),
-            };
-            println!("{load}, {name}: {pair}");
-            if round > 0 {
-                pairs.push(pair);
+        let (table, checked) = match &broker {
+            None => {
+                let measure = async |round| round::measure(&load, round % 2 == 1).await;
+                let pairs = rounds(args, &load, measure).await?;
+                let checked = pairs.iter().try_for_each(|pair| pair.check(&load));
+                (report::table(&load, &pairs), checked)
             }
-        }
-        println!("\n{}\n", report::table(&load, &pairs));
-        faults.extend(pairs.iter().find_map(|pair| pair.check(&load).err()));
+            Some(broker) => {
+                let measure = async |round| production::measure(&load, broker, round).await;
+                let trios = rounds(args, &load, measure).await?;
+                let checked = trios.iter().try_for_each(|trio| trio.pair.check(&load));
+                (report::production(&load, &trios), checked)
+            }
+        };
+        println!("\n{table}\n");
+        faults.extend(checked.err());
     }
     faults.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// One round to warm up, then those that count.
+async fn rounds<R: Display>(
+    args: &Args,
+    load: &Load,
+    measure: impl AsyncFn(u32) -> anyhow::Result<R>,
+) -> anyhow::Result<Vec<R>> {
+    let mut counted = Vec::new();
+    for round in 0..=args.rounds() {
+        let measured = measure(round).await?;
+        let name = match round {
+            0 => "warm-up".to_owned(),
+            counted => format!("round {counted} of {}", args.rounds()),
+        };
+        println!("{load}, {name}: {measured}");
+        if round > 0 {
+            counted.push(measured);
+        }
+    }
+    Ok(counted)
+}
+
+/// Starts RabbitMQ, and says what is measured with.
+async fn broker() -> anyhow::Result<Server> {
+    let mut broker = Server::rabbitmq().await?;
+    let redis = Server::redis().await?.version()?;
+    println!(
+        "RabbitMQ {}, one node, quorum queues; Redis {redis}, appendfsync everysec",
+        broker.version()?
+    );
+    Ok(broker)
 }
 
 /// Ends in an error when this process is told to stop, so that what it started is ended.

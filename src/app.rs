@@ -158,6 +158,9 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
     }
 }
 
+/// How long a scrape waits for the sizes of queues: a broker that hangs must not hide the rest.
+const QUEUE_SIZES_LIMIT: Duration = Duration::from_secs(2);
+
 /// What the two listeners ask of the pipeline.
 struct Door {
     pipeline: Pipeline,
@@ -193,15 +196,17 @@ impl Operations for Door {
         metrics
             .audit_dropped
             .inc_by(dropped.saturating_sub(counted));
-        match self.backend.queue_sizes().await {
-            Ok(sizes) => {
+        let sizes = tokio::time::timeout(QUEUE_SIZES_LIMIT, self.backend.queue_sizes()).await;
+        match sizes {
+            Ok(Ok(sizes)) => {
                 for (queue, size) in sizes {
                     let size = i64::try_from(size).unwrap_or(i64::MAX);
                     metrics.queue_messages.with_label_values(&[queue]).set(size);
                 }
             }
             // A scrape without queue sizes is better than none.
-            Err(error) => tracing::warn!(%error, "queue sizes cannot be read"),
+            Ok(Err(error)) => tracing::warn!(%error, "queue sizes cannot be read"),
+            Err(_) => tracing::warn!("queue sizes cannot be read: no answer in time"),
         }
         metrics.render().map_err(|error| error.to_string())
     }

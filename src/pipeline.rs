@@ -22,6 +22,7 @@ pub mod send;
 pub mod settle;
 pub mod settlement;
 pub mod test_action;
+pub mod turns;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -247,8 +248,12 @@ impl Pipeline {
 
     /// Brings a delivery to its lane, and on from there.
     fn offer(&self, work: Work, endpoint: &Arc<Endpoint>, freshness: Freshness) {
-        let id = &endpoint.subscription.id;
-        match self.admit.offer(id, endpoint.limits, work, freshness) {
+        let subscription = &endpoint.subscription;
+        let (tenant, id) = (&subscription.tenant, &subscription.id);
+        match self
+            .admit
+            .offer(tenant, id, endpoint.limits, work, freshness)
+        {
             Admission::Now(work, permit) => self.spawn_attempt(work, permit),
             Admission::Queued => {}
             Admission::Defer {

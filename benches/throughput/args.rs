@@ -1,17 +1,21 @@
 //! What can be typed, and which part a process plays.
 
-use crate::client::Job;
 use crate::load::Load;
+use crate::{client, consumer};
 
 /// Events per round, and rounds.
-const DEFAULT: (u32, u32) = (50_000, 5);
+const EMBEDDED: (u32, u32) = (50_000, 5);
+const PRODUCTION: (u32, u32) = (30_000, 5);
 const QUICK: (u32, u32) = (5_000, 1);
 
-/// Measures the throughput of `carillon serve` beside a bare client loop
+/// Measures the throughput of `carillon serve` beside bare loops
 #[derive(Debug, clap::Parser)]
 pub struct Args {
+    /// What the dispatcher keeps everything in
+    #[arg(long, value_enum, default_value_t = Backend::Embedded)]
+    pub backend: Backend,
     /// Events per round at fan-out 1; at fan-out 10 a tenth, which makes as many deliveries
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
     events: Option<u32>,
     /// Rounds that count, after one to warm up
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
@@ -29,10 +33,22 @@ pub struct Args {
     /// Be the bare client: post to endpoints below this URL
     #[arg(long, hide = true, value_name = "URL", requires = "endpoints")]
     client: Option<String>,
+    /// Be the bare consumer: take events from the broker at this URL
+    #[arg(long, hide = true, value_name = "URL", requires = "deliveries")]
+    consumer: Option<String>,
     #[arg(long, hide = true)]
     endpoints: Option<u32>,
     #[arg(long, hide = true)]
     deliveries: Option<u64>,
+}
+
+/// What is behind the dispatcher.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Backend {
+    /// One SQLite file
+    Embedded,
+    /// RabbitMQ and Redis, started for this
+    Production,
 }
 
 /// The part of this process.
@@ -40,7 +56,9 @@ pub enum Role {
     /// Count requests.
     Sink(u64),
     /// Post requests.
-    Client(Job),
+    Client(client::Job),
+    /// Consume events.
+    Consumer(consumer::Job),
     /// Start the others, and measure them.
     Measure,
     /// It was run as a test.
@@ -53,10 +71,14 @@ impl Args {
         if let Some(deliveries) = self.sink {
             return Role::Sink(deliveries);
         }
+        if let (Some(url), Some(events)) = (&self.consumer, self.deliveries) {
+            let url = url.clone();
+            return Role::Consumer(consumer::Job { url, events });
+        }
         if let (Some(url), Some(endpoints), Some(deliveries)) =
             (&self.client, self.endpoints, self.deliveries)
         {
-            return Role::Client(Job {
+            return Role::Client(client::Job {
                 url: url.clone(),
                 endpoints,
                 deliveries,
@@ -80,6 +102,10 @@ impl Args {
     }
 
     fn unless_said(&self) -> (u32, u32) {
-        if self.quick { QUICK } else { DEFAULT }
+        match self.backend {
+            _ if self.quick => QUICK,
+            Backend::Embedded => EMBEDDED,
+            Backend::Production => PRODUCTION,
+        }
     }
 }

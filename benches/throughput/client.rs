@@ -1,7 +1,4 @@
 //! The bare client: a process that posts the same bodies, and does nothing else.
-//!
-//! Says when it is ready, begins when it is told to, says when it is done, and ends when
-//! its input does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,14 +7,10 @@ use anyhow::ensure;
 use bytes::Bytes;
 use carillon::pipeline::send::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::task::JoinSet;
 
 use crate::load::{IN_FLIGHT_PER_ENDPOINT, Load, delivered_body, path};
-use crate::process::{Process, say};
-
-const READY: &str = "ready";
-const DONE: &str = "done";
+use crate::process::{Process, when_told};
 
 /// What the bare client is to do.
 pub struct Job {
@@ -32,19 +25,7 @@ pub struct Job {
 /// Is the bare client.
 pub async fn run(job: Job) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let mut told = BufReader::new(tokio::io::stdin()).lines();
-    say(READY);
-    if told.next_line().await?.is_none() {
-        return Ok(());
-    }
-    tokio::select! {
-        posted = post_all(&client, &job) => posted?,
-        // Whoever started it is gone.
-        _ = told.next_line() => return Ok(()),
-    }
-    say(DONE);
-    told.next_line().await?;
-    Ok(())
+    when_told(post_all(&client, &job)).await
 }
 
 async fn post_all(client: &reqwest::Client, job: &Job) -> anyhow::Result<()> {
@@ -97,39 +78,18 @@ fn headers() -> anyhow::Result<HeaderMap> {
     headers.into_iter().map(header).collect()
 }
 
-/// A bare client in a process of its own.
-pub struct Client {
-    /// Its process.
-    pub process: Process,
-}
-
-impl Client {
-    /// Starts one that is ready to put `load` on the sink at `url`.
-    pub async fn start(load: &Load, url: &str) -> anyhow::Result<Self> {
-        let (endpoints, deliveries) = (load.fan_out.to_string(), load.deliveries().to_string());
-        let args = [
-            "--client",
-            url,
-            "--endpoints",
-            &endpoints,
-            "--deliveries",
-            &deliveries,
-        ];
-        let mut process = Process::start_self("the bare client", &args.map(str::to_owned))?;
-        let line = process.line().await?;
-        ensure!(line == READY, "the bare client said {line}");
-        Ok(Self { process })
-    }
-
-    /// Has it begin.
-    pub fn begin(&mut self) -> anyhow::Result<()> {
-        self.process.tell("begin")
-    }
-
-    /// Waits until it has every answer.
-    pub async fn done(&mut self) -> anyhow::Result<()> {
-        let line = self.process.line().await?;
-        ensure!(line == DONE, "the bare client said {line}");
-        Ok(())
-    }
+/// Starts one, in a process of its own, that is ready to put `load` on the sink at `url`.
+pub async fn start(load: &Load, url: &str) -> anyhow::Result<Process> {
+    let (endpoints, deliveries) = (load.fan_out.to_string(), load.deliveries().to_string());
+    let args = [
+        "--client",
+        url,
+        "--endpoints",
+        &endpoints,
+        "--deliveries",
+        &deliveries,
+    ];
+    let mut process = Process::start_self("the bare client", &args.map(str::to_owned))?;
+    process.ready().await?;
+    Ok(process)
 }

@@ -1,4 +1,4 @@
-//! `carillon serve` as a process of its own, with a new embedded store.
+//! `carillon serve` as a process of its own, embedded or on RabbitMQ and Redis.
 
 use std::fs;
 use std::process::Command;
@@ -23,8 +23,6 @@ const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [ops]
 listen = "127.0.0.1:0"
-[embedded]
-path = "carillon.db"
 [delivery]
 rate_limit = { per_second = 0 }
 [egress]
@@ -34,6 +32,19 @@ log = "json"
 "#;
 /// Warnings, and the line that names the ports.
 const LOG: &str = "warn,carillon::app::serve=info";
+
+/// What a dispatcher keeps everything in.
+pub enum Store<'a> {
+    /// A new file.
+    Embedded,
+    /// These servers.
+    Servers {
+        /// `broker.url`
+        broker_url: &'a str,
+        /// `redis.url`
+        redis_url: &'a str,
+    },
+}
 
 /// A running dispatcher.
 pub struct Dispatcher {
@@ -56,33 +67,62 @@ pub struct Metrics {
     pub audit_dropped: f64,
 }
 
+/// Where the API and the operations listener are. What it says before is about its settings,
+/// or why it does not start.
+async fn served_at(process: &mut Process) -> anyhow::Result<(String, String)> {
+    let mut said = String::new();
+    loop {
+        let line = process.line().await.with_context(|| said.clone())?;
+        let greeting: Value = serde_json::from_str(&line).unwrap_or_default();
+        let url_of = |name: &str| greeting[name].as_str().map(ToOwned::to_owned);
+        if let Some(urls) = url_of("api").zip(url_of("ops")) {
+            return Ok(urls);
+        }
+        said = line;
+    }
+}
+
+impl Store<'_> {
+    fn config(&self) -> String {
+        match self {
+            Self::Embedded => "[embedded]\npath = \"carillon.db\"\n".to_owned(),
+            Self::Servers {
+                broker_url,
+                redis_url,
+            } => format!("[broker]\nurl = \"{broker_url}\"\n[redis]\nurl = \"{redis_url}\"\n"),
+        }
+    }
+}
+
 impl Dispatcher {
-    /// Starts one with a subscription for each of `load`'s endpoints at the sink `url`.
-    pub async fn start(load: &Load, url: &str) -> anyhow::Result<Self> {
+    /// Starts one.
+    pub async fn start(store: &Store<'_>) -> anyhow::Result<Self> {
         // Beside what was built: a temporary directory in memory would sync for nothing.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        fs::write(directory.path().join("carillon.toml"), CONFIG)?;
+        let config = format!("{CONFIG}{}", store.config());
+        fs::write(directory.path().join("carillon.toml"), config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
         command.arg("serve").current_dir(directory.path());
         command.env_clear().env("RUST_LOG", LOG);
         let mut process = Process::start("carillon", command, Listen::Stderr)?;
-        let line = process.line().await?;
-        let greeting: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-        let url_of = |name: &str| greeting[name].as_str().map(ToOwned::to_owned);
-        let (api, ops) = url_of("api").zip(url_of("ops")).context(line)?;
-        let dispatcher = Self {
+        let (api, ops) = served_at(&mut process).await?;
+        Ok(Self {
             process,
             _directory: directory,
             client: reqwest::Client::builder().no_proxy().build()?,
             api,
             ops,
-        };
+        })
+    }
+
+    /// Makes a subscription for each of `load`'s endpoints at the sink `url`.
+    pub async fn subscribe(&self, load: &Load, url: &str) -> anyhow::Result<()> {
         for endpoint in 0..load.fan_out {
             let subscription = json!({"tenant": TENANT, "url": format!("{url}{}", path(endpoint))});
             let body = serde_json::to_vec(&subscription)?;
-            dispatcher.post("/v1/subscriptions", body).await?;
+            self.post("/v1/subscriptions", body).await?;
         }
-        Ok(dispatcher)
+        Ok(())
     }
 
     /// Publishes; comes back when all is accepted.

@@ -7,9 +7,10 @@ pub const EVENT_BYTES: usize = 512;
 /// Requests at once to one endpoint: the default of `delivery.endpoint_max_in_flight`.
 pub const IN_FLIGHT_PER_ENDPOINT: u32 = 32;
 /// Events in one call of the API.
-const EVENTS_PER_CALL: u32 = 500;
+const EVENTS_PER_CALL: usize = 500;
 
-const TYPE: &str = "bench.event";
+/// The type of all events.
+pub const TYPE: &str = "bench.event";
 /// The tenant of all events and subscriptions.
 pub const TENANT: &str = "bench";
 const TIMESTAMP: &str = "2026-01-01T00:00:00Z";
@@ -43,13 +44,9 @@ impl Load {
 
     /// The bodies of the calls that publish all events.
     pub fn calls(&self) -> Vec<Vec<u8>> {
-        let ids: Vec<u32> = (0..self.events).collect();
-        ids.chunks(EVENTS_PER_CALL as usize)
-            .map(|ids| {
-                let events: Vec<String> = ids.iter().map(|id| event(*id)).collect();
-                format!("[{}]", events.join(",")).into_bytes()
-            })
-            .collect()
+        let events: Vec<String> = events(self.events.into()).collect();
+        let call = |events: &[String]| format!("[{}]", events.join(",")).into_bytes();
+        events.chunks(EVENTS_PER_CALL).map(call).collect()
     }
 }
 
@@ -71,13 +68,17 @@ pub fn delivered_body() -> String {
     format!(r#"{{"type":"{TYPE}","timestamp":"{TIMESTAMP}","data":{data}}}"#)
 }
 
-fn event(id: u32) -> String {
-    let event = event_with(id, &data());
-    assert_eq!(event.len(), EVENT_BYTES);
-    event
+/// So many events, each with an id of its own.
+pub fn events(count: u64) -> impl Iterator<Item = String> {
+    let data = data();
+    (0..count).map(move |id| {
+        let event = event_with(id, &data);
+        assert_eq!(event.len(), EVENT_BYTES);
+        event
+    })
 }
 
-fn event_with(id: u32, data: &str) -> String {
+fn event_with(id: u64, data: &str) -> String {
     format!(
         r#"{{"id":"evt_{id:010}","type":"{TYPE}","tenant":"{TENANT}","timestamp":"{TIMESTAMP}","data":{data}}}"#
     )

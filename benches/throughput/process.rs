@@ -7,7 +7,8 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
+use tokio::io::{AsyncBufReadExt as _, BufReader as AsyncBufReader};
 use tokio::sync::mpsc;
 
 /// Longest wait for anything that a process is to say or do.
@@ -15,6 +16,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Parts of a second in which the kernel counts CPU time for programs (`USER_HZ`).
 const TICKS_PER_S: f64 = 100.0;
+
+const READY: &str = "ready";
+const DONE: &str = "done";
 
 /// Which of its outputs is listened to; the other one is this process's.
 #[derive(Clone, Copy)]
@@ -73,6 +77,28 @@ impl Process {
         line.ok_or_else(|| anyhow!("{name} ended too soon"))
     }
 
+    /// Waits for a line that says so.
+    pub async fn says(&mut self, what: &str) -> anyhow::Result<()> {
+        let line = self.line().await?;
+        ensure!(line == what, "{} said {line}", self.name);
+        Ok(())
+    }
+
+    /// Waits until one that runs [`when_told`] can begin.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        self.says(READY).await
+    }
+
+    /// Has it begin.
+    pub fn begin(&mut self) -> anyhow::Result<()> {
+        self.tell("begin")
+    }
+
+    /// Waits until it has done its work.
+    pub async fn done(&mut self) -> anyhow::Result<()> {
+        self.says(DONE).await
+    }
+
     /// The lines it said that nobody asked for.
     pub fn unheard(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.said.try_recv().ok()).collect()
@@ -89,27 +115,29 @@ impl Process {
 
     /// CPU seconds so far, user and system, of all its threads.
     pub fn cpu_s(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        // The second field is a name in parentheses, which may hold anything; the times
-        // are the fields 14 and 15.
-        let fields = stat.rsplit_once(')').context("no name")?.1;
-        let mut times = fields.split_whitespace().skip(11);
-        let mut ticks = || times.next()?.parse::<u32>().ok();
-        let (user, system) = ticks().zip(ticks()).context("no times in /proc")?;
-        Ok(f64::from(user + system) / TICKS_PER_S)
+        cpu_s(self.child.id()).with_context(|| format!("of {}", self.name))
     }
 
     /// The most memory it had at once, in MiB.
     pub fn peak_rss_mib(&self) -> anyhow::Result<f64> {
-        let status = self.proc("status")?;
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
         Ok(f64::from(kib.context("no VmHWM in /proc")?) / 1024.0)
     }
 
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        fs::read_to_string(&path).with_context(|| format!("{}: {path}", self.name))
+    /// Tells it to stop (SIGTERM), and waits until it has ended in order.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        // The standard library knows no other signal than SIGKILL.
+        let kill = format!("kill -TERM {}", self.child.id());
+        Command::new("sh").args(["-c", &kill]).status()?;
+        let ended = async { while self.said.recv().await.is_some() {} };
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        ended.map_err(|_| anyhow!("{} does not stop", self.name))?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(())
     }
 }
 
@@ -119,6 +147,37 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU seconds so far, user and system, of all threads of a process.
+pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).context(path)?;
+    // The second field is a name in parentheses, which may hold anything; the times are the
+    // fields 14 and 15.
+    let fields = stat.rsplit_once(')').context("no name")?.1;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut ticks = || times.next()?.parse::<u32>().ok();
+    let (user, system) = ticks().zip(ticks()).context("no times in /proc")?;
+    Ok(f64::from(user + system) / TICKS_PER_S)
+}
+
+/// Does `work` as a process that was started to do it: says when it is ready, begins when it
+/// is told to, says when it is done, and ends when its input does.
+pub async fn when_told(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut told = AsyncBufReader::new(tokio::io::stdin()).lines();
+    say(READY);
+    if told.next_line().await?.is_none() {
+        return Ok(());
+    }
+    tokio::select! {
+        done = work => done?,
+        // Whoever started it is gone.
+        _ = told.next_line() => return Ok(()),
+    }
+    say(DONE);
+    told.next_line().await?;
+    Ok(())
 }
 
 /// Says a line to the process that started this one.

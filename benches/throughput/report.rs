@@ -3,18 +3,11 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::load::{EVENT_BYTES, Load};
+use crate::production::Trio;
 use crate::round::{Pair, Sample};
 
-/// Renders what was measured under `load`.
+/// Renders what was measured under `load`, embedded.
 pub fn table(load: &Load, pairs: &[Pair]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header([
-        &format!("{load} of {EVENT_BYTES} bytes"),
-        "deliveries/s",
-        "CPU s per 1,000",
-        "sink CPU s per 1,000",
-    ]);
     let row = |name: &str, of: fn(&Pair) -> Sample| {
         [
             name.to_owned(),
@@ -23,33 +16,172 @@ pub fn table(load: &Load, pairs: &[Pair]) -> String {
             spread(pairs, 3, |pair| of(pair).sink_cpu_s),
         ]
     };
-    table.add_row(row("carillon serve", |pair| pair.carillon));
-    table.add_row(row("bare client", |pair| pair.bare));
-    let ratio =
-        |of: fn(&Sample) -> f64| spread(pairs, 2, |pair| of(&pair.carillon) / of(&pair.bare));
-    table.add_row([
-        "carillon / bare client, by pairs".to_owned(),
-        ratio(|sample| sample.per_second),
-        ratio(|sample| sample.cpu_s),
-        ratio(|sample| sample.sink_cpu_s),
-    ]);
+    let ratio = |of: fn(&Sample) -> f64| {
+        spread(pairs, 2, |pair| of(&pair.carillon.sample) / of(&pair.bare))
+    };
+    let table = grid(
+        [
+            &format!("{load} of {EVENT_BYTES} bytes"),
+            "deliveries/s",
+            "CPU s per 1,000",
+            "sink CPU s per 1,000",
+        ],
+        [
+            row("carillon serve", |pair| pair.carillon.sample),
+            row("bare client", |pair| pair.bare),
+            [
+                "carillon / bare client, by pairs".to_owned(),
+                ratio(|sample| sample.per_second),
+                ratio(|sample| sample.cpu_s),
+                ratio(|sample| sample.sink_cpu_s),
+            ],
+        ],
+    );
+    let (rounds, beside) = (pairs.len(), beside(pairs));
+    format!("{table}\nmedian (least\u{2013}most) of {rounds}\n{beside}")
+}
+
+/// Renders what was measured under `load`, on RabbitMQ and Redis.
+pub fn production(load: &Load, trios: &[Trio]) -> String {
+    let fan_out = f64::from(load.fan_out);
+    let (speed, cpu) = (speed(load, fan_out, trios), cpu(fan_out, trios));
+    let pairs: Vec<Pair> = trios.iter().map(|trio| trio.pair).collect();
+    let (rounds, beside) = (trios.len(), beside(&pairs));
+    let commands = spread(trios, 0, |trio| trio.served.redis_commands);
+    let reads = spread(trios, 0, |trio| trio.served.redis_reads);
+    format!(
+        "{speed}\n\n{cpu}\n\nmedian (least\u{2013}most) of {rounds}\n{beside}\n\
+         redis-server, per 1,000 deliveries: {commands} commands in {reads} reads"
+    )
+}
+
+/// How fast each was, and how many cores it kept busy, with the servers and the sink.
+fn speed(load: &Load, fan_out: f64, trios: &[Trio]) -> Table {
+    let none = || "-".to_owned();
+    let row = |name: &str, deliveries, events, cores| [name.to_owned(), deliveries, events, cores];
+    let per_second = |trio: &Trio| trio.pair.carillon.sample.per_second;
+    let carillon_cores = |trio: &Trio| {
+        let (sample, served) = (trio.pair.carillon.sample, trio.served);
+        let cpu_s = sample.cpu_s + sample.sink_cpu_s + served.broker_cpu_s + served.redis_cpu_s;
+        cpu_s * sample.per_second / 1000.0
+    };
+    let bare_cores = |trio: &Trio| {
+        let bare = trio.pair.bare;
+        (bare.cpu_s + bare.sink_cpu_s) * bare.per_second / 1000.0
+    };
+    let consumer_cores = |trio: &Trio| {
+        let consumed = trio.consumed;
+        (consumed.cpu_s + consumed.broker_cpu_s) * consumed.per_second / 1000.0
+    };
+    grid(
+        [
+            &format!("{load} of {EVENT_BYTES} bytes"),
+            "deliveries/s",
+            "events/s",
+            "cores busy",
+        ],
+        [
+            row(
+                "carillon serve",
+                spread(trios, 0, per_second),
+                spread(trios, 0, |trio| per_second(trio) / fan_out),
+                spread(trios, 2, carillon_cores),
+            ),
+            row(
+                "bare client",
+                spread(trios, 0, |trio| trio.pair.bare.per_second),
+                none(),
+                spread(trios, 2, bare_cores),
+            ),
+            row(
+                "bare consumer",
+                none(),
+                spread(trios, 0, |trio| trio.consumed.per_second),
+                spread(trios, 2, consumer_cores),
+            ),
+            row(
+                "carillon / bare client, by rounds",
+                spread(trios, 2, |trio| {
+                    per_second(trio) / trio.pair.bare.per_second
+                }),
+                none(),
+                none(),
+            ),
+            row(
+                "carillon / bare consumer, by rounds",
+                none(),
+                spread(trios, 3, |trio| {
+                    per_second(trio) / fan_out / trio.consumed.per_second
+                }),
+                none(),
+            ),
+        ],
+    )
+}
+
+/// Who used how much time.
+fn cpu(fan_out: f64, trios: &[Trio]) -> Table {
+    let none = || "-".to_owned();
+    let spread = |of: fn(&Trio) -> f64| spread(trios, 3, of);
+    let events = match fan_out {
+        1.0 => "bare consumer".to_owned(),
+        _ => "bare consumer (per 1,000 events)".to_owned(),
+    };
+    grid(
+        [
+            "CPU s per 1,000 deliveries",
+            "itself",
+            "beam.smp",
+            "redis-server",
+            "sink",
+        ],
+        [
+            [
+                "carillon serve".to_owned(),
+                spread(|trio| trio.pair.carillon.sample.cpu_s),
+                spread(|trio| trio.served.broker_cpu_s),
+                spread(|trio| trio.served.redis_cpu_s),
+                spread(|trio| trio.pair.carillon.sample.sink_cpu_s),
+            ],
+            [
+                "bare client".to_owned(),
+                spread(|trio| trio.pair.bare.cpu_s),
+                none(),
+                none(),
+                spread(|trio| trio.pair.bare.sink_cpu_s),
+            ],
+            [
+                events,
+                spread(|trio| trio.consumed.cpu_s),
+                spread(|trio| trio.consumed.broker_cpu_s),
+                none(),
+                none(),
+            ],
+        ],
+    )
+}
+
+fn grid<const COLUMNS: usize, const ROWS: usize>(
+    header: [&str; COLUMNS],
+    rows: [[String; COLUMNS]; ROWS],
+) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN);
+    table.set_header(header);
+    table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let rounds = pairs.len();
-    format!(
-        "{table}\nmedian (least\u{2013}most) of {rounds}\n{}",
-        beside(pairs)
-    )
+    table
 }
 
 /// What else is worth knowing about the dispatcher.
 fn beside(pairs: &[Pair]) -> String {
-    let peak_rss = spread(pairs, 0, |pair| pair.peak_rss_mib);
-    let connections = spread(pairs, 0, |pair| pair.carillon.connections as f64);
+    let peak_rss = spread(pairs, 0, |pair| pair.carillon.peak_rss_mib);
+    let connections = spread(pairs, 0, |pair| pair.carillon.sample.connections as f64);
     let bare = spread(pairs, 0, |pair| pair.bare.connections as f64);
-    let deferrals = spread(pairs, 0, |pair| pair.metrics.deferrals);
-    let dropped = spread(pairs, 0, |pair| pair.metrics.audit_dropped);
+    let deferrals = spread(pairs, 0, |pair| pair.carillon.metrics.deferrals);
+    let dropped = spread(pairs, 0, |pair| pair.carillon.metrics.audit_dropped);
     format!(
         "carillon: peak RSS {peak_rss} MiB; connections {connections} (bare client {bare}); \
          deferrals {deferrals}; attempts missing in the audit log {dropped}"
@@ -57,8 +189,8 @@ fn beside(pairs: &[Pair]) -> String {
 }
 
 /// Median, least and most of what `of` says about the rounds.
-fn spread(pairs: &[Pair], decimals: usize, of: impl Fn(&Pair) -> f64) -> String {
-    let mut values: Vec<f64> = pairs.iter().map(of).collect();
+fn spread<R>(rounds: &[R], decimals: usize, of: impl Fn(&R) -> f64) -> String {
+    let mut values: Vec<f64> = rounds.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let median = match values.len() % 2 {

@@ -6,22 +6,32 @@ use std::fmt;
 use anyhow::ensure;
 use tokio::time::Instant;
 
-use crate::client::Client;
-use crate::dispatcher::{Dispatcher, Metrics};
+use crate::client;
+use crate::dispatcher::{Dispatcher, Metrics, Store};
 use crate::load::Load;
 use crate::process::Process;
 use crate::sink::Sink;
+
+/// Lines of the dispatcher's log that are shown after it was measured.
+const LINES_SHOWN: usize = 5;
 
 /// What both did in the same round.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
     /// `carillon serve`.
-    pub carillon: Sample,
+    pub carillon: Dispatched,
     /// The bare client.
     pub bare: Sample,
-    /// The dispatcher's peak memory, in MiB.
+}
+
+/// What `carillon serve` did.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatched {
+    /// As the bare client is measured.
+    pub sample: Sample,
+    /// Its peak memory, in MiB.
     pub peak_rss_mib: f64,
-    /// What the dispatcher has counted.
+    /// What it has counted.
     pub metrics: Metrics,
 }
 
@@ -42,7 +52,10 @@ impl Pair {
     /// Checks that both kept their connections.
     pub fn check(&self, load: &Load) -> anyhow::Result<()> {
         let most = load.connections_max();
-        for (name, sample) in [("carillon", &self.carillon), ("bare client", &self.bare)] {
+        for (name, sample) in [
+            ("carillon", &self.carillon.sample),
+            ("bare client", &self.bare),
+        ] {
             let opened = sample.connections;
             ensure!(
                 opened <= most,
@@ -53,9 +66,12 @@ impl Pair {
     }
 }
 
-/// CPU seconds of who sends and of the sink, when a measurement began.
+/// How things were when a measurement began.
 struct Begun {
     at: Instant,
+    /// Deliveries that the sink had already, which do not count.
+    came: u64,
+    /// CPU seconds of who sends, and of the sink.
     sender_cpu_s: f64,
     sink_cpu_s: f64,
 }
@@ -66,51 +82,70 @@ pub async fn measure(load: &Load, bare_first: bool) -> anyhow::Result<Pair> {
         true => Some(bare_client(load).await?),
         false => None,
     };
-    let (carillon, peak_rss_mib, metrics) = dispatcher(load).await?;
+    let carillon = embedded(load).await?;
     let bare = match bare_before {
         Some(bare) => bare,
         None => bare_client(load).await?,
     };
-    Ok(Pair {
-        carillon,
-        bare,
-        peak_rss_mib,
-        metrics,
-    })
+    Ok(Pair { carillon, bare })
 }
 
-async fn dispatcher(load: &Load) -> anyhow::Result<(Sample, f64, Metrics)> {
+async fn embedded(load: &Load) -> anyhow::Result<Dispatched> {
     let calls = load.calls();
     let mut sink = Sink::start(load.deliveries()).await?;
-    let mut dispatcher = Dispatcher::start(load, &sink.url).await?;
-    let begun = Begun::now(&dispatcher.process, &sink)?;
+    let mut dispatcher = Dispatcher::start(&Store::Embedded).await?;
+    dispatcher.subscribe(load, &sink.url).await?;
+    dispatched(load, calls, &mut dispatcher, &mut sink).await
+}
+
+/// Measures the dispatcher from now until it has settled what `load` says; `calls` are what
+/// is still to be published.
+pub async fn dispatched(
+    load: &Load,
+    calls: Vec<Vec<u8>>,
+    dispatcher: &mut Dispatcher,
+    sink: &mut Sink,
+) -> anyhow::Result<Dispatched> {
+    let begun = Begun::now(&dispatcher.process, sink).await?;
     let measured = async {
         tokio::try_join!(dispatcher.publish(calls), sink.all_came())?;
         let took_s = begun.at.elapsed().as_secs_f64();
         let metrics = dispatcher.settled(load.deliveries()).await?;
-        let sample = begun.end(load, took_s, &dispatcher.process, &mut sink);
-        Ok((sample.await?, dispatcher.process.peak_rss_mib()?, metrics))
+        let ids = load.deliveries();
+        let sample = begun.end(load, took_s, &dispatcher.process, sink, ids);
+        Ok(Dispatched {
+            sample: sample.await?,
+            peak_rss_mib: dispatcher.process.peak_rss_mib()?,
+            metrics,
+        })
     };
     let measured = measured.await;
-    for line in dispatcher.process.unheard() {
+    let said = dispatcher.process.unheard();
+    for line in said.iter().take(LINES_SHOWN) {
         eprintln!("carillon: {line}");
+    }
+    if said.len() > LINES_SHOWN {
+        eprintln!("carillon: {} more lines", said.len() - LINES_SHOWN);
     }
     measured
 }
 
-async fn bare_client(load: &Load) -> anyhow::Result<Sample> {
+/// Measures the bare client.
+pub async fn bare_client(load: &Load) -> anyhow::Result<Sample> {
     let mut sink = Sink::start(load.deliveries()).await?;
-    let mut client = Client::start(load, &sink.url).await?;
-    let begun = Begun::now(&client.process, &sink)?;
+    let mut client = client::start(load, &sink.url).await?;
+    let begun = Begun::now(&client, &mut sink).await?;
     client.begin()?;
     tokio::try_join!(client.done(), sink.all_came())?;
     let took_s = begun.at.elapsed().as_secs_f64();
-    begun.end(load, took_s, &client.process, &mut sink).await
+    // It says the same id each time.
+    begun.end(load, took_s, &client, &mut sink, 1).await
 }
 
 impl Begun {
-    fn now(sender: &Process, sink: &Sink) -> anyhow::Result<Self> {
+    async fn now(sender: &Process, sink: &mut Sink) -> anyhow::Result<Self> {
         Ok(Self {
+            came: sink.count().await?.requests,
             sender_cpu_s: sender.cpu_s()?,
             sink_cpu_s: sink.process.cpu_s()?,
             at: Instant::now(),
@@ -123,8 +158,9 @@ impl Begun {
         took_s: f64,
         sender: &Process,
         sink: &mut Sink,
+        ids: u64,
     ) -> anyhow::Result<Sample> {
-        let deliveries = load.deliveries() as f64;
+        let deliveries = (load.deliveries() - self.came) as f64;
         let per_thousand = |cpu_s: f64| cpu_s * 1000.0 / deliveries;
         let sender_cpu_s = sender.cpu_s()? - self.sender_cpu_s;
         let sink_cpu_s = sink.process.cpu_s()? - self.sink_cpu_s;
@@ -132,7 +168,7 @@ impl Begun {
             per_second: deliveries / took_s,
             cpu_s: per_thousand(sender_cpu_s),
             sink_cpu_s: per_thousand(sink_cpu_s),
-            connections: sink.check(load).await?.connections,
+            connections: sink.check(load, ids).await?.connections,
         })
     }
 }
@@ -143,7 +179,7 @@ impl fmt::Display for Pair {
         write!(
             f,
             "{:.0}/s beside {:.0}/s",
-            carillon.per_second, bare.per_second
+            carillon.sample.per_second, bare.per_second
         )
     }
 }

@@ -3,11 +3,12 @@
 //! Says its URL, then says so when all requests it waits for have come, and answers each
 //! line it is told with its counts. It ends when its input does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::ensure;
-use carillon::cli::receiver::{Receiver, ReceiverSettings, Reply};
+use carillon::cli::receiver::{Received, Receiver, ReceiverSettings, Reply};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub struct Counted {
     pub connections: u64,
     /// Requests read.
     pub requests: u64,
+    /// How many different `webhook-id`s they had.
+    pub ids: u64,
     /// Bytes of their bodies.
     pub body_bytes: u64,
 }
@@ -31,10 +34,11 @@ pub struct Counted {
 /// Is the sink.
 pub async fn run(deliveries: u64) -> anyhow::Result<()> {
     let all_came = Arc::new(Notify::new());
-    let (seen, bell) = (AtomicU64::new(0), Arc::clone(&all_came));
+    let seen = Arc::new(Seen::default());
+    let (observer, bell) = (Arc::clone(&seen), Arc::clone(&all_came));
     let receiver = Receiver::start(ReceiverSettings {
-        observer: Some(Arc::new(move |_, _: &Reply| {
-            if seen.fetch_add(1, Relaxed) + 1 == deliveries {
+        observer: Some(Arc::new(move |received, _: &Reply| {
+            if observer.note(&received) == deliveries {
                 bell.notify_one();
             }
         })),
@@ -47,18 +51,43 @@ pub async fn run(deliveries: u64) -> anyhow::Result<()> {
         tokio::select! {
             () = all_came.notified() => say(ALL_CAME),
             line = asked.next_line() => match line? {
-                Some(_) => say(&serde_json::to_string(&counted(&receiver))?),
+                Some(_) => say(&serde_json::to_string(&counted(&receiver, &seen))?),
                 None => return Ok(()),
             },
         }
     }
 }
 
-fn counted(receiver: &Receiver) -> Counted {
+/// What has come, to tell a repetition from something new.
+#[derive(Default)]
+struct Seen {
+    /// How many requests, and the hashes of their ids: as good as the ids, and smaller.
+    requests: Mutex<(u64, HashSet<u64>)>,
+    hasher: RandomState,
+}
+
+impl Seen {
+    /// Notes a request; says the how manieth it is.
+    fn note(&self, received: &Received) -> u64 {
+        let id = self.hasher.hash_one(received.header("webhook-id"));
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.0 += 1;
+        requests.1.insert(id);
+        requests.0
+    }
+
+    fn ids(&self) -> u64 {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.1.len() as u64
+    }
+}
+
+fn counted(receiver: &Receiver, seen: &Seen) -> Counted {
     let counts = receiver.counts();
     Counted {
         connections: counts.connections,
         requests: counts.requests,
+        ids: seen.ids(),
         body_bytes: counts.body_bytes,
     }
 }
@@ -82,20 +111,28 @@ impl Sink {
 
     /// Waits until all it waits for have come.
     pub async fn all_came(&mut self) -> anyhow::Result<()> {
-        let line = self.process.line().await?;
-        ensure!(line == ALL_CAME, "the sink said {line}");
-        Ok(())
+        self.process.says(ALL_CAME).await
     }
 
-    /// Checks that it got what `load` says, each once.
-    pub async fn check(&mut self, load: &Load) -> anyhow::Result<Counted> {
+    /// What it has got so far.
+    pub async fn count(&mut self) -> anyhow::Result<Counted> {
         self.process.tell("count")?;
-        let counted: Counted = serde_json::from_str(&self.process.line().await?)?;
+        Ok(serde_json::from_str(&self.process.line().await?)?)
+    }
+
+    /// Checks that it got as many requests as `load` says, with so many different ids.
+    pub async fn check(&mut self, load: &Load, ids: u64) -> anyhow::Result<Counted> {
+        let counted = self.count().await?;
         let deliveries = load.deliveries();
         let requests = counted.requests;
         ensure!(
             requests == deliveries,
             "{requests} requests, not {deliveries}"
+        );
+        ensure!(
+            counted.ids == ids,
+            "{} different webhook-ids, not {ids}",
+            counted.ids
         );
         let size = delivered_body().len() as u64;
         let mean = counted.body_bytes / requests;

@@ -6,6 +6,8 @@
 //! Follows AMQP 0-9-1 with RabbitMQ's extensions: publisher confirms, quorum queues,
 //! at-least-once dead lettering.
 
+mod acked;
+mod copies;
 mod dead_letters;
 mod desk;
 mod inbox;
@@ -31,6 +33,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use copies::Out;
 use inbox::Feed;
 use link::{Address, Link, State, watch_over};
 use message::Outgoing;
@@ -50,6 +53,12 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a topology that conflicts is looked at again.
 const CONFLICT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an end waits after the last ack: RabbitMQ's channels hold acks back when there are
+/// many at once, and forget them when they are closed.
+const ACKS_SETTLE: Duration = Duration::from_millis(200);
+/// How long to wait before a connection that was of no use is made again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How to reach RabbitMQ, and what it is used with.
 pub struct RabbitSettings {
@@ -98,6 +107,7 @@ pub struct Rabbit {
     publisher: Publisher,
     events: Feed,
     deliveries: Feed,
+    out: Arc<Out>,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
@@ -138,6 +148,7 @@ impl Rabbit {
             publisher,
             events: Feed::new(names.events.clone(), settings.prefetch),
             deliveries: Feed::new(names.deliveries.clone(), settings.prefetch),
+            out: Arc::default(),
             names,
             ledger: settings.ledger,
             clock: settings.clock,
@@ -215,7 +226,9 @@ impl Rabbit {
                     self.tell_down(&error);
                     was_up = false;
                     self.consuming.set(State::Down(error.to_string()));
-                    if !error.is_passing() {
+                    if error.is_passing() {
+                        tokio::time::sleep(AGAIN_AFTER).await;
+                    } else {
                         if let Some(first) = first.take() {
                             let _ = first.send(Err(error));
                         }
@@ -223,6 +236,7 @@ impl Rabbit {
                     }
                 }
                 Ok(()) => {
+                    self.consuming.set(State::Up(Arc::clone(&connection)));
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
                     }
@@ -237,7 +251,6 @@ impl Rabbit {
 
     /// Consumes until the connection is lost; says why.
     async fn consume(&self, connection: &Arc<Connection>) -> String {
-        self.consuming.set(State::Up(Arc::clone(connection)));
         let (name, fault) = ("rabbitmq", None);
         self.telemetry.emit(DependencyChanged { name, fault });
         let feeds = async {
@@ -305,15 +318,23 @@ impl Rabbit {
 impl Outbox for Rabbit {
     async fn put(&self, parcels: Vec<Parcel>) -> Result<(), StoreError> {
         let is_new = |parcel: &Parcel| matches!(parcel, Parcel::Published { .. });
-        if self.publisher.is_blocked() && parcels.iter().any(is_new) {
+        let held = async {
+            if !parcels.iter().any(is_new) {
+                std::future::pending::<()>().await;
+            }
+            self.publisher.blocked().await;
             let why = "holds publishing because it is short of memory or disk; try again later";
-            return Err(unavailable(why));
-        }
+            Err(unavailable(why))
+        };
         let settled: Vec<_> = parcels.iter().filter_map(settles).collect();
         let now = self.clock.now();
         let message = |parcel| Outgoing::of(parcel, &self.names, now, self.new_id());
-        self.publish(parcels.into_iter().map(message).collect())
-            .await?;
+        let messages = parcels.iter().cloned().map(message).collect();
+        tokio::select! {
+            biased;
+            refused = held => return refused,
+            published = self.publish(messages) => published?,
+        }
         if settled.is_empty() {
             return Ok(());
         }
@@ -380,6 +401,7 @@ impl Backend for Rabbit {
         self.events.stop();
         self.deliveries.stop();
         self.flush().await;
+        tokio::time::sleep(ACKS_SETTLE).await;
         self.crash().await;
     }
 }

@@ -6,7 +6,7 @@
 //! panic leaks nothing. There is no task per endpoint.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,9 +19,10 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::turns::Turns;
 use crate::domain::id::SubscriptionId;
 use crate::domain::lane::{DeferReason, Freshness, Lane, LaneLimits, Verdict};
-use crate::domain::subscription::RateLimit;
+use crate::domain::subscription::{RateLimit, Scope};
 
 /// A lane without traffic for this long is dropped; its rate limiter is full again by then.
 const IDLE_FOR: Duration = Duration::from_secs(120);
@@ -97,7 +98,7 @@ struct Inner<W> {
 struct State<W> {
     lanes: HashMap<SubscriptionId, Entry<W>>,
     /// Lanes that have work and may have room for it; each at most once.
-    ready: VecDeque<SubscriptionId>,
+    ready: Turns,
     /// When lanes that wait for their rate are looked at again.
     timers: BinaryHeap<Reverse<(Duration, SubscriptionId)>>,
     in_flight: usize,
@@ -107,6 +108,8 @@ struct State<W> {
 }
 
 struct Entry<W> {
+    /// Among whose endpoints it takes its turn.
+    tenant: Scope,
     lane: Lane<W>,
     rate: Option<EndpointRate>,
     limits: EndpointLimits,
@@ -165,7 +168,7 @@ impl<W> Admit<W> {
             clock: LaneClock(Instant::now()),
             state: Mutex::new(State {
                 lanes: HashMap::new(),
-                ready: VecDeque::new(),
+                ready: Turns::default(),
                 timers: BinaryHeap::new(),
                 in_flight: 0,
                 held: 0,
@@ -179,9 +182,10 @@ impl<W> Admit<W> {
         (Self { inner }, receiver)
     }
 
-    /// Offers `work` to the lane of `endpoint`.
+    /// Offers `work` to the lane of `endpoint`, which is `tenant`'s.
     pub fn offer(
         &self,
+        tenant: &Scope,
         endpoint: &SubscriptionId,
         limits: EndpointLimits,
         work: W,
@@ -196,7 +200,7 @@ impl<W> Admit<W> {
         let entry = state
             .lanes
             .entry(endpoint.clone())
-            .or_insert_with(|| Entry::new(limits, now, &self.inner.clock));
+            .or_insert_with(|| Entry::new(tenant, limits, now, &self.inner.clock));
         entry.set_limits(limits, &self.inner.clock);
         let rate = entry.rate.as_ref();
         let verdict = entry.lane.offer(work, freshness, now, slot, || check(rate));
@@ -302,7 +306,7 @@ impl<W> Inner<W> {
     /// Starts what may start: one from each ready lane in turn, while there is room.
     fn pump(self: &Arc<Self>, state: &mut State<W>, now: Duration) {
         while state.in_flight < self.in_flight_max {
-            let Some(endpoint) = state.ready.pop_front() else {
+            let Some(endpoint) = state.ready.pop() else {
                 return;
             };
             let Some(entry) = state.lanes.get_mut(&endpoint) else {
@@ -353,7 +357,7 @@ impl<W> State<W> {
             && entry.lane.held() > 0
         {
             entry.is_ready = true;
-            self.ready.push_back(endpoint.clone());
+            self.ready.push(&entry.tenant, endpoint.clone());
         }
     }
 
@@ -401,8 +405,9 @@ impl<W> State<W> {
 }
 
 impl<W> Entry<W> {
-    fn new(limits: EndpointLimits, now: Duration, clock: &LaneClock) -> Self {
+    fn new(tenant: &Scope, limits: EndpointLimits, now: Duration, clock: &LaneClock) -> Self {
         Self {
+            tenant: tenant.clone(),
             lane: Lane::new(lane_limits(limits), now),
             rate: limits.rate.map(|rate| EndpointRate::new(rate, clock)),
             limits,
@@ -527,7 +532,8 @@ mod tests {
     async fn a_dropped_permit_starts_what_waits() {
         let (admit, mut granted) = Admit::new(100);
         let one = endpoint("sub_1");
-        let offer = |work| admit.offer(&one, limits(1, None), work, Freshness::Fresh);
+        let offer =
+            |work| admit.offer(&Scope::Every, &one, limits(1, None), work, Freshness::Fresh);
         let Admission::Now(1, permit) = offer(1) else {
             panic!("the lane is free");
         };
@@ -545,7 +551,13 @@ mod tests {
     async fn the_process_bound_is_shared_in_turn() {
         let (admit, mut granted) = Admit::new(1);
         let offer = |name: &str, work| {
-            admit.offer(&endpoint(name), limits(8, None), work, Freshness::Fresh)
+            admit.offer(
+                &Scope::Every,
+                &endpoint(name),
+                limits(8, None),
+                work,
+                Freshness::Fresh,
+            )
         };
         let Admission::Now(_, permit) = offer("sub_1", "a1") else {
             panic!("there is room");
@@ -576,7 +588,13 @@ mod tests {
         let mut starts = Vec::new();
         let mut queued = 0;
         for work in 0..25 {
-            match admit.offer(&one, limits(50, Some((20.0, 5))), work, Freshness::Fresh) {
+            match admit.offer(
+                &Scope::Every,
+                &one,
+                limits(50, Some((20.0, 5))),
+                work,
+                Freshness::Fresh,
+            ) {
                 Admission::Now(..) => starts.push(Duration::ZERO),
                 Admission::Queued => queued += 1,
                 other => panic!("a second's worth is held: {other:?}"),
@@ -605,7 +623,8 @@ mod tests {
     async fn closing_gives_back_what_waits() {
         let (admit, _granted) = Admit::new(1);
         let one = endpoint("sub_1");
-        let offer = |work| admit.offer(&one, limits(1, None), work, Freshness::Fresh);
+        let offer =
+            |work| admit.offer(&Scope::Every, &one, limits(1, None), work, Freshness::Fresh);
         let Admission::Now(_, permit) = offer(1) else {
             panic!("the lane is free");
         };

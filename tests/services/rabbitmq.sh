@@ -107,7 +107,7 @@ configure() { # I N
       echo "cluster_partition_handling = pause_minority"
       echo "net_ticktime = 8"
     fi
-    echo "vm_memory_high_watermark.absolute = 1GB"
+    echo "vm_memory_high_watermark.absolute = 4GB"
     echo "disk_free_limit.absolute = 50MB"
     echo "raft.wal_max_size_bytes = 33554432"
     echo "log.file.level = info"

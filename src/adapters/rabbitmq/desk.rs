@@ -5,23 +5,28 @@
 //! come again at once. When its channel is gone a receipt settles nothing: the message has
 //! gone back already.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::Channel;
+use futures_util::future::join_all;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::ShortString;
+use lapin::{Channel, ChannelStatus};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
+use super::acked::Acked;
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::{Ledger, ReceiptDesk};
 
 /// How long a message that was given back stays here.
 const REQUEUE_AFTER: Duration = Duration::from_secs(1);
+/// How long an ack waits for those before it, to go with them in one frame.
+const HOLD: Duration = Duration::from_millis(5);
 /// Most settlements done in one go.
 const BATCH: usize = 1024;
 
@@ -32,6 +37,7 @@ pub(super) type Remembered = (LedgerKey, SubscriptionId);
 pub(super) struct Desk {
     settled: mpsc::UnboundedSender<Settled>,
     remembered: Mutex<HashMap<u64, Remembered>>,
+    channel: ChannelStatus,
 }
 
 enum Settled {
@@ -41,7 +47,7 @@ enum Settled {
 }
 
 impl Desk {
-    /// A desk for `channel`, and the task that serves it until the channel is gone.
+    /// A desk for `channel`, and the task that serves it until nobody has a receipt any more.
     ///
     /// From `stop` on, what is given back goes back at once.
     pub(super) fn new(
@@ -54,6 +60,7 @@ impl Desk {
         let desk = Arc::new(Self {
             settled,
             remembered: Mutex::default(),
+            channel: channel.status().clone(),
         });
         let clerk = Clerk {
             channel,
@@ -61,9 +68,15 @@ impl Desk {
             ledger,
             desk: Arc::downgrade(&desk),
             acked: Acked::default(),
+            alone_at: None,
             returning: DelayQueue::new(),
         };
         (desk, clerk.serve(receiver, stop))
+    }
+
+    /// Whether its messages can still be settled.
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.connected()
     }
 
     /// Has the ledger remember something just before message `tag` is acknowledged.
@@ -102,6 +115,8 @@ struct Clerk {
     ledger: Arc<dyn Ledger>,
     desk: std::sync::Weak<Desk>,
     acked: Acked,
+    /// When what is held back is acknowledged one by one.
+    alone_at: Option<Instant>,
     returning: DelayQueue<u64>,
 }
 
@@ -113,7 +128,9 @@ impl Clerk {
     ) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut hurry = false;
-        while self.channel.status().connected() {
+        // Also when the channel is gone: what is settled then comes again by another, and the
+        // ledger has to know it.
+        loop {
             tokio::select! {
                 count = settled.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
@@ -122,6 +139,7 @@ impl Clerk {
                     self.carry_out(batch.drain(..), hurry).await;
                 }
                 Some(tag) = self.returning.next() => self.give_back(tag.into_inner()).await,
+                () = sleep_until(self.alone_at) => self.ack_alone().await,
                 () = stop.cancelled(), if !hurry => {
                     hurry = true;
                     let tags: Vec<u64> = self.all_returning();
@@ -153,6 +171,9 @@ impl Clerk {
             }
         }
         self.ack(acks).await;
+        if hurry || !flushes.is_empty() {
+            self.ack_alone().await;
+        }
         for tag in requeued {
             if hurry {
                 self.give_back(tag).await;
@@ -171,15 +192,26 @@ impl Clerk {
 
     async fn ack(&mut self, tags: Vec<u64>) {
         self.remember(&tags).await;
-        let (up_to, alone) = self.acked.add(tags);
-        let ack = |tag, multiple| self.channel.basic_ack(tag, BasicAckOptions { multiple });
-        // What fails here fails because the channel is gone, and comes again.
-        if let Some(tag) = up_to {
-            let _ = ack(tag, true).await;
+        if !self.channel.status().connected() {
+            return;
         }
-        for tag in alone {
-            let _ = ack(tag, false).await;
+        self.acked.settle(&tags);
+        if let Some(tag) = self.acked.together() {
+            // What fails here fails because the channel is gone, and comes again.
+            let together = BasicAckOptions { multiple: true };
+            let _ = self.channel.basic_ack(tag, together).await;
         }
+        if self.acked.is_holding() && self.alone_at.is_none() {
+            self.alone_at = Some(Instant::now() + HOLD);
+        }
+    }
+
+    /// Acknowledges one by one what still has a gap before it.
+    async fn ack_alone(&mut self) {
+        self.alone_at = None;
+        let tags = self.acked.alone();
+        let alone = BasicAckOptions { multiple: false };
+        join_all(tags.map(|tag| self.channel.basic_ack(tag, alone))).await;
     }
 
     /// Before the ack: a message that is lost track of in between comes again, and is known.
@@ -212,74 +244,10 @@ impl Clerk {
     }
 }
 
-/// Which tags of a channel are settled: all up to one, and some beyond.
-#[derive(Default)]
-struct Acked {
-    up_to: u64,
-    beyond: BTreeSet<u64>,
-}
-
-impl Acked {
-    /// Adds tags that are done with. Says up to which one all can be acknowledged together,
-    /// and which ones have to be alone.
-    fn add(&mut self, mut tags: Vec<u64>) -> (Option<u64>, Vec<u64>) {
-        tags.sort_unstable();
-        let mut together = None;
-        let mut alone = Vec::new();
-        for tag in tags {
-            self.skip(tag);
-            if tag <= self.up_to {
-                together = Some(tag);
-            } else {
-                alone.push(tag);
-            }
-        }
-        (together, alone)
-    }
-
-    /// Notes that a tag is settled, one way or the other.
-    fn skip(&mut self, tag: u64) {
-        self.beyond.insert(tag);
-        while self.beyond.remove(&(self.up_to + 1)) {
-            self.up_to += 1;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_no_gap_is_acknowledged_together() {
-        let mut acked = Acked::default();
-        assert_eq!(acked.add(vec![3, 2]), (None, vec![2, 3]));
-        assert_eq!(acked.add(vec![5]), (None, vec![5]));
-        assert_eq!(acked.add(vec![1]), (Some(1), vec![]));
-        assert_eq!(acked.add(vec![4, 7]), (Some(4), vec![7]));
-        acked.skip(6);
-        assert_eq!(acked.add(vec![9, 8, 11]), (Some(9), vec![11]));
-    }
-
-    /// RabbitMQ refuses to acknowledge up to a tag that is not open.
-    #[test]
-    fn only_an_open_tag_is_acknowledged() {
-        let mut acked = Acked::default();
-        let mut open: BTreeSet<u64> = (1..=200).collect();
-        let mut left: Vec<u64> = open.iter().copied().collect();
-        fastrand::seed(7);
-        fastrand::shuffle(&mut left);
-        while !left.is_empty() {
-            let some = left.split_off(left.len() - left.len().min(fastrand::usize(1..9)));
-            let (together, alone) = acked.add(some);
-            if let Some(tag) = together {
-                assert!(open.contains(&tag), "{tag}");
-                open.retain(|open| *open > tag);
-            }
-            for tag in alone {
-                assert!(open.remove(&tag), "{tag}");
-            }
-        }
-        assert!(open.is_empty(), "{open:?}");
+/// Never, when there is no time.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

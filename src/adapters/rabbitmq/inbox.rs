@@ -25,6 +25,8 @@ use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 
 /// RabbitMQ hands a consumer of a quorum queue at most so many at a time.
 pub(super) const PREFETCH_MAX: u16 = 2000;
+/// A consumer that lived so long worked: the next begins soon.
+const WORKED: Duration = Duration::from_secs(10);
 
 /// One queue's messages, fetched ahead.
 pub(super) struct Feed {
@@ -43,6 +45,15 @@ pub(super) struct Feed {
 struct Fetched {
     found: lapin::message::Delivery,
     desk: Arc<Desk>,
+}
+
+/// Gives back what was fetched ahead when its consumer ends.
+struct Forgotten<'a>(&'a Feed);
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.0.forget();
+    }
 }
 
 impl Feed {
@@ -69,6 +80,7 @@ impl Feed {
         self.wanted.cancelled().await;
         let mut delays = backon::BackoffBuilder::build(patience());
         while connection.status().connected() && !self.stopped.is_cancelled() {
+            let begun = tokio::time::Instant::now();
             match self.consume(connection, ledger).await {
                 Ok(()) if self.stopped.is_cancelled() => return,
                 Ok(()) => tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer"),
@@ -77,8 +89,14 @@ impl Feed {
                     missing.notify_one();
                 }
             }
+            if begun.elapsed() > WORKED {
+                delays = backon::BackoffBuilder::build(patience());
+            }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            tokio::time::sleep(delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.stopped.cancelled() => return,
+            }
         }
     }
 
@@ -97,15 +115,27 @@ impl Feed {
         // It goes on after the consumer has stopped: receipts are still out.
         tokio::spawn(clerk);
         *locked(&self.desk) = Some(Arc::clone(&desk));
+        // Also when this is dropped because the connection is lost.
+        let _forgotten = Forgotten(self);
         let ended = self.fetch(&mut consumer, &desk).await;
         if self.stopped.is_cancelled() {
-            let tag = consumer.tag();
-            let _ = channel
-                .basic_cancel(tag, BasicCancelOptions::default())
-                .await;
+            self.end(&channel, consumer, &desk).await;
         }
-        self.forget();
         ended
+    }
+
+    /// Ends a consumer. The cancel comes first: what is given back before it would be handed
+    /// to this consumer again, and stay with it.
+    async fn end(&self, channel: &Channel, mut consumer: Consumer, desk: &Arc<Desk>) {
+        let tag = consumer.tag();
+        let cancelled = channel.basic_cancel(tag, BasicCancelOptions::default());
+        if cancelled.await.is_err() {
+            return;
+        }
+        // What came before the cancel is still to be given back.
+        while let Some(Ok(found)) = consumer.next().await {
+            drop(Receipt::new(found.delivery_tag, Arc::clone(desk) as _));
+        }
     }
 
     async fn subscribe(&self, channel: &Channel) -> Result<Consumer, lapin::Error> {
@@ -145,6 +175,8 @@ impl Feed {
             let came = self.came.notified();
             let taken: Vec<Fetched> = {
                 let mut fetched = locked(&self.fetched);
+                // What a lost channel brought comes again by another.
+                fetched.retain(|fetched| fetched.desk.is_open());
                 let count = fetched.len().min(max.max(1));
                 fetched.drain(..count).collect()
             };
@@ -157,10 +189,9 @@ impl Feed {
         }
     }
 
-    /// Takes nothing more, and gives back what was fetched ahead.
+    /// Takes nothing more, and has what was fetched ahead given back.
     pub(super) fn stop(&self) {
         self.stopped.cancel();
-        self.forget();
     }
 
     /// Resolves when RabbitMQ knows of all that was settled.
@@ -216,10 +247,17 @@ impl Rabbit {
             if let Some((key, subscription)) = &remembered {
                 desk.remember(tag, (*key, subscription.clone()));
             }
-            // What cannot be read is for the pipeline to put aside.
-            keys.push(remembered.map(|(key, _)| key));
             let receipt = Receipt::new(tag, desk);
-            taken.push(Taken { message, receipt });
+            // What cannot be read is for the pipeline to put aside.
+            let key = remembered.map(|(key, _)| key);
+            let receipt = match key {
+                None => Some(receipt),
+                Some(key) => self.out.hand_out(key, receipt),
+            };
+            if let Some(receipt) = receipt {
+                keys.push(key);
+                taken.push(Taken { message, receipt });
+            }
         }
         let known: Vec<_> = keys.iter().flatten().copied().collect();
         let mut settled = match self.ledger.settled(&known).await {

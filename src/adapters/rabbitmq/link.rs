@@ -105,6 +105,8 @@ fn explained(error: &lapin::Error) -> String {
         format!("{text}: check the user and the password in `broker.url`")
     } else if text.contains("NOT_ALLOWED") || text.contains("NOT-ALLOWED") {
         format!("{text}: check the virtual host in `broker.url`, and the user's permissions for it")
+    } else if text.contains("certificate") {
+        format!("{text}: name the file of the authority that signed it in `broker.ca_file`")
     } else {
         text
     }

@@ -21,6 +21,11 @@ const PROTOBUF: &str = "application/x-protobuf";
 pub(super) const DELIVERY_TYPE: &str = "carillon.v1.Delivery";
 /// Headers of Carillon's own begin with this.
 const OWN: &str = "x-carillon-";
+/// Most bytes of headers that are sent on: with our own they fit into a frame of 128 KiB, which
+/// is the largest unless RabbitMQ is told otherwise.
+const FOREIGN_BYTES_MAX: usize = 96 * 1024;
+/// What a header takes beside its name and its value.
+const HEADER_BYTES: usize = 6;
 const TRACEPARENT: &str = "traceparent";
 const RESUME_AFTER: &str = "x-carillon-resume-after";
 const REASON: &str = "x-carillon-reason";
@@ -65,9 +70,7 @@ impl Outgoing {
 
     fn event(message: EventMessage, exchange: ShortString, routing_key: &ShortString) -> Self {
         let mut headers = own_headers(&message);
-        for (name, value) in message.headers {
-            insert(&mut headers, &name, amqp(value));
-        }
+        insert_foreign(&mut headers, message.headers);
         Self {
             exchange,
             routing_key: routing_key.clone(),
@@ -125,9 +128,7 @@ impl Outgoing {
     fn quarantined(quarantined: Quarantined, queue: &ShortString, id: String) -> Self {
         let Quarantined { message, fault, at } = quarantined;
         let mut headers = own_headers(&message);
-        for (name, value) in message.headers {
-            insert(&mut headers, &name, amqp(value));
-        }
+        insert_foreign(&mut headers, message.headers);
         let mut set = |name: &str, value: &str| insert(&mut headers, name, text(value));
         set(REASON, fault.reason.code());
         set(ERROR, &fault.sentence);
@@ -311,6 +312,29 @@ fn insert(headers: &mut FieldTable, name: &str, value: AMQPValue) {
     }
 }
 
+/// Adds headers that came with a message, as far as they fit. RabbitMQ ends the connection
+/// when a message's headers do not fit into one frame.
+fn insert_foreign(headers: &mut FieldTable, foreign: Vec<(String, HeaderValue)>) {
+    let mut bytes = 0;
+    for (name, value) in foreign {
+        let value_bytes = match &value {
+            HeaderValue::Text(text) => text.len(),
+            HeaderValue::Integer(_) | HeaderValue::Boolean(_) => 8,
+        };
+        let with_it = bytes + name.len() + value_bytes + HEADER_BYTES;
+        if with_it > FOREIGN_BYTES_MAX {
+            tracing::warn!(
+                name,
+                value_bytes,
+                "a header is left out: there are too many"
+            );
+            continue;
+        }
+        bytes = with_it;
+        insert(headers, &name, amqp(value));
+    }
+}
+
 fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
@@ -345,6 +369,32 @@ fn plain(value: &AMQPValue) -> HeaderValue {
         AMQPValue::LongInt(value) => HeaderValue::Integer(value.into()),
         AMQPValue::LongUInt(value) => HeaderValue::Integer(value.into()),
         AMQPValue::LongLongInt(value) => HeaderValue::Integer(value),
-        _ => HeaderValue::Text(serde_json::to_string(value).unwrap_or_default()),
+        AMQPValue::DecimalValue(value) => HeaderValue::Text(format!("{value:?}")),
+        _ => HeaderValue::Text(json(value).to_string()),
+    }
+}
+
+/// A value as a person reads it.
+fn json(value: &AMQPValue) -> serde_json::Value {
+    match value {
+        AMQPValue::LongString(text) => text.to_string().into(),
+        AMQPValue::ShortString(text) => text.as_str().into(),
+        AMQPValue::Boolean(value) => (*value).into(),
+        AMQPValue::Float(value) => (*value).into(),
+        AMQPValue::Double(value) => (*value).into(),
+        AMQPValue::Timestamp(seconds) => (*seconds).into(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
+        AMQPValue::FieldTable(fields) => {
+            let fields = fields.inner().iter();
+            let pairs = fields.map(|(name, value)| (name.as_str().to_owned(), json(value)));
+            serde_json::Value::Object(pairs.collect())
+        }
+        AMQPValue::ByteArray(bytes) => hex::encode(bytes.as_slice()).into(),
+        AMQPValue::Void => serde_json::Value::Null,
+        other => match plain(other) {
+            HeaderValue::Integer(number) => number.into(),
+            HeaderValue::Boolean(value) => value.into(),
+            HeaderValue::Text(text) => text.into(),
+        },
     }
 }

@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::link::{Change, Link, State, watch_over};
@@ -31,8 +30,8 @@ const UNCONFIRMED_MAX: usize = 4096;
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long confirms are gathered before they are believed.
 ///
-/// The client pairs a returned message with whichever confirm of the same acknowledgement
-/// comes first. So confirms are answered together, and all fail when one has a return.
+/// The client pairs a returned message with whichever confirm comes first, and confirms that
+/// come together may be seen in another order.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// Messages to publish together.
@@ -44,7 +43,7 @@ pub(super) struct Order {
 /// Where orders go.
 pub(super) struct Publisher {
     orders: mpsc::Sender<Order>,
-    blocked: AtomicBool,
+    blocked: watch::Sender<bool>,
     missing: Arc<Notify>,
 }
 
@@ -54,7 +53,7 @@ impl Publisher {
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
         let publisher = Self {
             orders,
-            blocked: AtomicBool::new(false),
+            blocked: watch::Sender::new(false),
             missing,
         };
         (publisher, receiver)
@@ -62,7 +61,12 @@ impl Publisher {
 
     /// Whether RabbitMQ holds publishing.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
+        *self.blocked.borrow()
+    }
+
+    /// Resolves when RabbitMQ holds publishing: it says so when something is sent.
+    pub(super) async fn blocked(&self) {
+        let _ = self.blocked.subscribe().wait_for(|blocked| *blocked).await;
     }
 
     /// Publishes all; resolves when all are confirmed.
@@ -89,7 +93,12 @@ pub(super) async fn run(
         };
         let opened = open(&connection).await;
         let why = match opened {
-            Err(error) => error.to_string(),
+            Err(error) => {
+                // Not at once again: what refuses a channel may refuse the next.
+                let again = tokio::time::sleep(super::AGAIN_AFTER);
+                refuse_while(again, link, &mut orders).await;
+                error.to_string()
+            }
             Ok(channel) => {
                 link.set(State::Up(Arc::clone(&connection)));
                 let blocked = |change| tell_blocked(publisher, telemetry, &change);
@@ -116,7 +125,7 @@ fn tell_blocked(publisher: &Publisher, telemetry: &Telemetry, change: &Change) {
         Change::Blocked(reason) => Some(reason.as_str()),
         Change::Unblocked => None,
     };
-    let was = publisher.blocked.swap(reason.is_some(), Ordering::Relaxed);
+    let was = publisher.blocked.send_replace(reason.is_some());
     if was != reason.is_some() {
         telemetry.emit(BrokerBlocked { reason });
     }
@@ -153,6 +162,8 @@ struct Session<'a> {
     unconfirmed: usize,
     gathered: Vec<(u64, Confirmed)>,
     believe_at: Instant,
+    /// Until when RabbitMQ was last seen to hold publishing: no confirm was late before.
+    held_until: Instant,
 }
 
 /// An order whose messages are not all confirmed.
@@ -180,6 +191,7 @@ impl<'a> Session<'a> {
             unconfirmed: 0,
             gathered: Vec::new(),
             believe_at: Instant::now(),
+            held_until: Instant::now(),
         }
     }
 
@@ -191,22 +203,27 @@ impl<'a> Session<'a> {
             let has_room = self.unconfirmed < UNCONFIRMED_MAX;
             let believe = tokio::time::sleep_until(self.believe_at);
             tokio::select! {
+                // All confirms that are there are seen before any is believed.
+                biased;
                 Some((number, confirmed)) = confirms.next() => {
                     self.unconfirmed -= 1;
+                    if let Confirmed::Returned(why) = &confirmed {
+                        self.doubt_all(why);
+                    }
                     if self.gathered.is_empty() {
                         self.believe_at = Instant::now() + GATHER;
                     }
                     self.gathered.push((number, confirmed));
                 }
-                Some(order) = orders.recv(), if has_room => {
-                    for publishing in self.take(order) {
-                        confirms.push(publishing);
-                    }
-                }
                 () = believe, if !self.gathered.is_empty() => self.believe(),
                 _ = look.tick() => {
                     if let Some(why) = self.look_for_trouble() {
                         break why;
+                    }
+                }
+                Some(order) = orders.recv(), if has_room => {
+                    for publishing in self.take(order) {
+                        confirms.push(publishing);
                     }
                 }
             }
@@ -245,24 +262,25 @@ impl<'a> Session<'a> {
         order.messages.into_iter().map(publish)
     }
 
+    /// A return comes before the confirm of its message, and with the confirm of any: every
+    /// message that is not confirmed yet may be the one.
+    fn doubt_all(&mut self, why: &str) {
+        tracing::warn!(
+            why,
+            "RabbitMQ returned a message; what was sent with it is sent again"
+        );
+        for order in self.open.values_mut() {
+            order.failed.get_or_insert_with(|| why.to_owned());
+        }
+        self.publisher.missing.notify_one();
+    }
+
     /// Answers the orders whose confirms were gathered.
     fn believe(&mut self) {
-        let gathered = std::mem::take(&mut self.gathered);
-        let returned = gathered.iter().find_map(|(_, confirmed)| match confirmed {
-            Confirmed::Returned(why) => Some(why.clone()),
-            _ => None,
-        });
-        if let Some(why) = &returned {
-            tracing::warn!(
-                why,
-                "a message was returned; what was confirmed with it goes again"
-            );
-            self.publisher.missing.notify_one();
-        }
-        for (number, confirmed) in gathered {
+        for (number, confirmed) in std::mem::take(&mut self.gathered) {
             let failed = match confirmed {
                 Confirmed::Failed(why) | Confirmed::Returned(why) => Some(why),
-                Confirmed::Stored => returned.clone(),
+                Confirmed::Stored => None,
             };
             self.settle(number, failed);
         }
@@ -284,14 +302,16 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn look_for_trouble(&self) -> Option<String> {
+    fn look_for_trouble(&mut self) -> Option<String> {
         if !self.channel.status().connected() {
             return Some("the channel was closed".to_owned());
         }
         if self.publisher.is_blocked() {
+            self.held_until = Instant::now();
             return None;
         }
-        let late = |order: &OpenOrder| order.since.elapsed() > CONFIRM_TIMEOUT;
+        let held_until = self.held_until;
+        let late = |order: &OpenOrder| order.since.max(held_until).elapsed() > CONFIRM_TIMEOUT;
         let is_late = self.open.values().any(late);
         is_late.then(|| format!("no confirm came in {CONFIRM_TIMEOUT:?}"))
     }
@@ -317,12 +337,15 @@ async fn publish(channel: &Channel, message: Outgoing) -> Confirmed {
     };
     match confirmed {
         Ok(Confirmation::Ack(None)) => Confirmed::Stored,
-        Ok(Confirmation::Ack(Some(returned))) => Confirmed::Returned(format!(
-            "it was returned ({}): the queue `{}` is missing",
-            returned.reply_text.as_str(),
-            returned.routing_key.as_str()
-        )),
-        Ok(Confirmation::Nack(_)) => Confirmed::Failed("RabbitMQ did not take it".to_owned()),
+        // A return says nothing about the message whose confirm it came with.
+        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+            Confirmed::Returned(format!(
+                "it was returned ({}): the queue `{}` is missing",
+                returned.reply_text.as_str(),
+                returned.routing_key.as_str()
+            ))
+        }
+        Ok(Confirmation::Nack(None)) => Confirmed::Failed("RabbitMQ did not take it".to_owned()),
         Ok(Confirmation::NotRequested) => Confirmed::Failed("confirms are off".to_owned()),
         Err(error) => Confirmed::Failed(error.to_string()),
     }

@@ -1,7 +1,7 @@
 //! Reading through a queue that has no index: the dead letters and the quarantine.
 //!
 //! A reader takes messages without settling them, settles those it is asked to, and gives
-//! all others back, in their place. Only one reads at a time, or each would see a part: in
+//! all others back: to the front, in their place when one consumer could hold them. Only one reads at a time, or each would see a part: in
 //! the process by a lock, among processes by the queue's count of consumers.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
@@ -21,23 +23,44 @@ use crate::ports::StoreError;
 
 /// How long another process may read before this one gives up.
 const TURN_PATIENCE: Duration = Duration::from_secs(60);
-/// How long the next message may take; then there is none.
+/// How long RabbitMQ may take to hand out a message that is there.
+const SLOW: Duration = Duration::from_secs(30);
+/// How long the next message may take before it is asked whether there is one.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long what was given back may take to be there again.
 const BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads through one queue.
 pub(super) struct Reader<'a> {
-    rabbit: &'a Rabbit,
-    channel: Channel,
+    reading: Reading,
     queue: ShortString,
-    consumers: SelectAll<Consumer>,
-    consuming: usize,
     /// Taken and not settled.
     held: BTreeSet<u64>,
     /// Not taken yet, of those that were there at the beginning.
     left: u64,
     _turn: MutexGuard<'a, ()>,
+}
+
+/// A channel that is closed when it is dropped, and its consumers after it. The client ends
+/// these first: until the channel is closed what they hold is neither in the queue nor seen to
+/// be held. One that was about to begin it would leave behind for good.
+struct Reading {
+    channel: Channel,
+    consumers: SelectAll<Consumer>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Ok(runtime), true) = (runtime, self.channel.status().connected()) {
+            let channel = self.channel.clone();
+            let consumers = std::mem::take(&mut self.consumers);
+            runtime.spawn(async move {
+                let _ = channel.close(200, "no more".into()).await;
+                drop(consumers);
+            });
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -49,20 +72,20 @@ impl<'a> Reader<'a> {
         let turn = rabbit.reading.lock().await;
         let until = tokio::time::Instant::now() + TURN_PATIENCE;
         loop {
-            let channel = rabbit.channel().await?;
-            if let Some((left, consumers)) = alone(&channel, queue).await? {
+            let mut reading = Reading {
+                channel: rabbit.channel().await?,
+                consumers: SelectAll::new(),
+            };
+            if let Some(left) = alone(&mut reading, queue).await? {
                 return Ok(Reader {
-                    rabbit,
-                    channel,
+                    reading,
                     queue: queue.clone(),
-                    consuming: consumers.len(),
-                    consumers,
                     held: BTreeSet::new(),
                     left,
                     _turn: turn,
                 });
             }
-            let _ = channel.close(200, "another reads".into()).await;
+            let _ = reading.channel.close(200, "another reads".into()).await;
             if tokio::time::Instant::now() > until {
                 return Err(unavailable(format!(
                     "another process has been reading `{queue}` for {TURN_PATIENCE:?}"
@@ -85,20 +108,26 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         // Each consumer is handed only so many until some are settled.
-        if self.held.len() >= self.consuming * usize::from(PREFETCH_MAX) {
-            let more = consume(&self.channel, &self.queue).await?;
-            self.consumers.push(more);
-            self.consuming += 1;
+        let Reading { channel, consumers } = &mut self.reading;
+        if self.held.len() >= consumers.len() * usize::from(PREFETCH_MAX) {
+            consumers.push(consume(channel, &self.queue).await?);
         }
-        match tokio::time::timeout(NEXT_TIMEOUT, self.consumers.next()).await {
-            // Someone else took the rest before it was counted.
-            Err(_) => Ok(None),
-            Ok(None) => Err(unavailable("reading was cut off")),
-            Ok(Some(found)) => {
-                let found = found.map_err(unavailable)?;
-                self.left -= 1;
-                self.held.insert(found.delivery_tag);
-                Ok(Some(found))
+        let until = tokio::time::Instant::now() + SLOW;
+        loop {
+            match tokio::time::timeout(NEXT_TIMEOUT, consumers.next()).await {
+                Err(_) if size(channel, &self.queue).await?.0 == 0 => {
+                    // Someone else took the rest before it was counted.
+                    return Ok(None);
+                }
+                Err(_) if tokio::time::Instant::now() < until => {}
+                Err(_) => return Err(unavailable(format!("nothing came for {SLOW:?}"))),
+                Ok(None) => return Err(unavailable("reading was cut off")),
+                Ok(Some(found)) => {
+                    let found = found.map_err(unavailable)?;
+                    self.left -= 1;
+                    self.held.insert(found.delivery_tag);
+                    return Ok(Some(found));
+                }
             }
         }
     }
@@ -108,7 +137,8 @@ impl<'a> Reader<'a> {
         for tag in tags {
             self.held.remove(tag);
             let alone = BasicAckOptions { multiple: false };
-            self.channel
+            self.reading
+                .channel
                 .basic_ack(*tag, alone)
                 .await
                 .map_err(unavailable)?;
@@ -116,20 +146,31 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Gives back all that was not settled, by closing the channel, and waits until it is
-    /// there for the next reader.
+    /// Gives back all that was not settled, and waits until it is there for the next reader.
+    ///
+    /// A channel that settles many messages holds some of it back for a moment, and forgets
+    /// them when it is closed. So the consumers end first: RabbitMQ counts a consumer until
+    /// all that it was handed is settled or given back.
     pub(super) async fn end(self) -> Result<(), StoreError> {
-        let expected = self.left + self.held.len() as u64;
-        let closed = self.channel.close(200, "done".into()).await;
-        closed.map_err(unavailable)?;
-        let channel = self.rabbit.channel().await?;
+        let Reading { channel, consumers } = &self.reading;
+        for consumer in consumers.iter() {
+            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            cancelled.await.map_err(unavailable)?;
+        }
+        let all = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
+        if self.left > 0 || !self.held.is_empty() {
+            channel.basic_nack(0, all).await.map_err(unavailable)?;
+        }
         let back = async {
-            while size(&channel, &self.queue).await?.0 < expected {
+            while size(channel, &self.queue).await?.1 > 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             Ok(())
         };
-        // Fewer are there for good when some expired or another took them.
+        // Longer only when another reader is quick to begin.
         let returned = tokio::time::timeout(BACK_TIMEOUT, back).await;
         let _ = channel.close(200, "done".into()).await;
         returned.unwrap_or(Ok(()))
@@ -137,15 +178,12 @@ impl<'a> Reader<'a> {
 }
 
 /// Begins to consume unless another does; how many messages there are.
-async fn alone(
-    channel: &Channel,
-    queue: &ShortString,
-) -> Result<Option<(u64, SelectAll<Consumer>)>, StoreError> {
+async fn alone(reading: &mut Reading, queue: &ShortString) -> Result<Option<u64>, StoreError> {
+    let Reading { channel, consumers } = reading;
     let (messages, others) = size(channel, queue).await?;
     if others > 0 {
         return Ok(None);
     }
-    let mut consumers = SelectAll::new();
     if messages > 0 {
         let each = BasicQosOptions { global: false };
         let limited = channel.basic_qos(PREFETCH_MAX, each).await;
@@ -155,7 +193,7 @@ async fn alone(
             return Ok(None);
         }
     }
-    Ok(Some((messages, consumers)))
+    Ok(Some(messages))
 }
 
 async fn consume(channel: &Channel, queue: &ShortString) -> Result<Consumer, StoreError> {

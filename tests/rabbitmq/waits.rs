@@ -1,0 +1,71 @@
+//! Waiting: never early, and at most a quarter too long.
+
+use std::time::{Duration, Instant};
+
+use carillon::domain::retry::Due;
+use carillon::ports::{Outbox as _, Parcel};
+
+use crate::harness::{Place, delivery, now};
+use crate::plain::next;
+
+/// What RabbitMQ and a busy machine may add to a wait.
+const SLACK: Duration = Duration::from_millis(1500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wait_is_short_and_none_much_longer() {
+    let place = Place::shared().await;
+    let (rabbit, plain) = (place.open().await, place.plain().await);
+    let mut consumer = plain.consume(&place.name("deliveries"), 100).await;
+    // All at once and mixed: a long wait holds up no short one.
+    let waits = [4000u32, 300, 1234, 250, 2500, 999, 700, 301, 3100];
+    let begun = Instant::now();
+    let at = now();
+    let parcels = waits.iter().map(|&ms| Parcel::Delivery {
+        delivery: delivery(ms),
+        due: Due::at(at.after(Duration::from_millis(ms.into()))),
+    });
+    rabbit.put(parcels.collect()).await.unwrap();
+    // It counts from when RabbitMQ has it.
+    let putting = begun.elapsed();
+    let mut came = Vec::new();
+    for _ in waits {
+        let found = next(&mut consumer).await;
+        let waited = begun.elapsed();
+        let body = carillon::codec::delivery::decode(&found.data.into()).unwrap();
+        let ms = body.event.id.as_str().trim_start_matches("evt_").to_owned();
+        came.push((Duration::from_millis(ms.parse().unwrap()), waited));
+    }
+    assert_eq!(came.len(), waits.len());
+    for (wait, waited) in came {
+        assert!(waited >= wait, "{wait:?} was early: {waited:?}");
+        let latest = wait.mul_f64(1.25) + putting + SLACK;
+        assert!(waited <= latest, "{wait:?} came after {waited:?}");
+    }
+}
+
+/// With room to choose, a wait is within its room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_with_room_stays_within_it() {
+    let place = Place::shared().await;
+    let (rabbit, plain) = (place.open().await, place.plain().await);
+    let mut consumer = plain.consume(&place.name("deliveries"), 100).await;
+    let after = |ms: u64| Duration::from_millis(ms);
+    let begun = Instant::now();
+    let at = now();
+    let parcels = (0..8u32).map(|n| Parcel::Delivery {
+        delivery: delivery(n),
+        due: Due {
+            earliest: at.after(after(1000)),
+            at: at.after(after(1000 + 30 * u64::from(n))),
+            latest: at.after(after(1250)),
+        },
+    });
+    rabbit.put(parcels.collect()).await.unwrap();
+    let putting = begun.elapsed();
+    for _ in 0..8 {
+        next(&mut consumer).await;
+        let waited = begun.elapsed();
+        assert!(waited >= after(1000), "early: {waited:?}");
+        assert!(waited <= after(1250) + putting + SLACK, "late: {waited:?}");
+    }
+}
