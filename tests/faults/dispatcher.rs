@@ -1,0 +1,250 @@
+//! `carillon serve`, the real program, and what can be asked of it.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+/// How long one answer of the dispatcher may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Environment variables.
+pub type Variables = Vec<(&'static str, String)>;
+
+/// A running `carillon serve`; killed when dropped.
+pub struct Dispatcher {
+    child: Child,
+    client: reqwest::Client,
+    api: String,
+    ops: String,
+}
+
+/// What `/metrics` said.
+pub struct Metrics(HashMap<String, f64>);
+
+/// What a dispatcher has in flight, by its own account.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InFlight {
+    /// Events taken and not settled.
+    pub events: usize,
+    /// Due deliveries taken and not settled.
+    pub deliveries: usize,
+    /// Deliveries that wait in lanes.
+    pub held: usize,
+    /// Permits: requests, and what follows them until it is settled.
+    pub requests: usize,
+}
+
+impl std::fmt::Display for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            events,
+            deliveries,
+            held,
+            requests,
+        } = self;
+        write!(
+            f,
+            "{events} events, {deliveries} due, {held} held, {requests} requests"
+        )
+    }
+}
+
+impl Dispatcher {
+    /// Starts one in `folder`.
+    pub fn start(folder: &Path, variables: &Variables) -> Self {
+        let (api, ops) = (free_address(), free_address());
+        let child = command(folder, variables)
+            .arg("serve")
+            .env("CARILLON_HTTP__LISTEN", &api)
+            .env("CARILLON_OPS__LISTEN", &ops)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT);
+        Self {
+            child,
+            client: client.build().unwrap(),
+            api: format!("http://{api}"),
+            ops: format!("http://{ops}"),
+        }
+    }
+
+    /// Where its API is.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&self) {
+        until("the dispatcher to be ready", async || {
+            (self.readiness().await? == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The status of `/readyz`; `None` when it does not answer.
+    pub async fn readiness(&self) -> Option<u16> {
+        let asked = self.client.get(format!("{}/readyz", self.ops)).send().await;
+        Some(asked.ok()?.status().as_u16())
+    }
+
+    /// What `/metrics` says; `None` when it does not answer.
+    pub async fn try_metrics(&self) -> Option<Metrics> {
+        let asked = self.client.get(format!("{}/metrics", self.ops)).send();
+        let text = asked.await.ok()?.text().await.ok()?;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Some(Metrics(series.collect()))
+    }
+
+    /// The same, when it has to answer.
+    pub async fn metrics(&self) -> Metrics {
+        self.try_metrics().await.expect("/metrics answers")
+    }
+
+    /// A call of its API that has to succeed.
+    pub async fn get(&self, path: &str) -> Value {
+        let asked = self.client.get(format!("{}{path}", self.api)).send().await;
+        asked
+            .unwrap()
+            .error_for_status()
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
+
+    /// Declares subscriptions, by the API.
+    pub async fn declare(&self, subscriptions: &[Value]) -> Value {
+        let url = format!("{}/v1/subscriptions", self.api);
+        let asked = self
+            .client
+            .put(url)
+            .json(&subscriptions)
+            .send()
+            .await
+            .unwrap();
+        let (status, answer) = (asked.status(), asked.text().await.unwrap());
+        assert!(status.is_success(), "{status}: {answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// The most memory it had, in bytes.
+    pub fn peak_bytes(&self) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches("kB").trim();
+        kib.parse::<usize>().unwrap() * 1024
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(told.success());
+        until("the dispatcher to end", async || {
+            self.child.try_wait().unwrap()
+        })
+        .await
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Metrics {
+    /// The value of a series, named as it stands on the page; 0 when it is absent.
+    pub fn value(&self, series: &str) -> usize {
+        self.0.get(series).copied().unwrap_or(0.0) as usize
+    }
+
+    /// Messages ready in a queue.
+    pub fn queue(&self, name: &str) -> usize {
+        self.value(&format!("carillon_queue_messages{{queue=\"{name}\"}}"))
+    }
+
+    /// What is in flight.
+    pub fn in_flight(&self) -> InFlight {
+        let stage = |name| self.value(&format!("carillon_in_flight{{stage=\"{name}\"}}"));
+        InFlight {
+            events: stage("events"),
+            deliveries: stage("deliveries"),
+            held: stage("held"),
+            requests: stage("requests"),
+        }
+    }
+
+    /// Whether nothing is on its way, by what can be seen from inside.
+    pub fn is_at_rest(&self) -> bool {
+        let InFlight {
+            events,
+            deliveries,
+            held,
+            requests,
+        } = self.in_flight();
+        let queued = self.queue("events") + self.queue("deliveries");
+        queued + events + deliveries + held + requests == 0
+    }
+}
+
+/// The program, with nothing in its environment that was not meant for it.
+pub fn command(folder: &Path, variables: &Variables) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    let log = std::env::var("CARILLON_TEST_LOG").unwrap_or_else(|_| "error,lapin=off".to_owned());
+    command
+        .current_dir(folder)
+        .env_clear()
+        .envs(std::env::vars().filter(|(name, _)| !name.starts_with("CARILLON_")))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .env("RUST_LOG", log);
+    command
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Looks until there is something to be seen.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Looks until it is so.
+pub async fn until_true(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
