@@ -6,17 +6,16 @@ use std::time::{Duration, Instant};
 use carillon::ports::{Backend as _, Outbox as _, Parcel};
 
 use crate::harness::{
-    PATIENCE, Place, delivery, due_now, event, event_of, kind, put_events, take_deliveries,
-    take_events, unavailable, until,
+    PATIENCE, Place, delivery, due_now, event, event_of, kind, moody_broker, put_events,
+    take_deliveries, take_events, unavailable, until,
 };
-use crate::services::Broker;
 
 /// Longer than a confirm may take when publishing is not held.
 const LONG: Duration = Duration::from_secs(33);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_of_memory_it_takes_acks_and_holds_what_is_put() {
-    let broker = Broker::start(1).await;
+    let broker = moody_broker().await;
     let place = Place::at(&broker.url(1));
     let (rabbit, plain) = (place.open().await, place.plain().await);
     let (events, deliveries) = (place.name("events"), place.name("deliveries"));

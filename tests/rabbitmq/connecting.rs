@@ -33,50 +33,46 @@ async fn tls_needs_the_authority() {
     put_events(&rabbit, 0..10).await;
     assert_eq!(take_events(&rabbit, 10).await.len(), 10);
 
-    let why = why_not_ready(&place, place.settings_by(&broker.tls_url())).await;
-    assert!(why.contains("certificate"), "{why}");
-    assert!(why.contains("broker.ca_file"), "what to do? {why}");
-
-    // Without a permission: what is missing is said at once.
-    broker
-        .ctl(1, &["add_user", "narrow", "secret-of-narrow"])
-        .await;
-    let url = broker
-        .url(1)
-        .replace("guest:guest", "narrow:secret-of-narrow");
-    let why = why_not_ready(&place, place.settings_by(&url)).await;
-    assert!(why.contains("permissions"), "{why}");
-    broker
-        .ctl(1, &["set_permissions", "narrow", "^nothing$", ".*", ".*"])
-        .await;
-    let refused = place.try_open(place.settings_by(&url)).await.map(|_| ());
-    let error = refused.unwrap_err();
+    // Without it, and as a user with no permission, or too few.
+    for name in ["nobody", "narrow"] {
+        broker.ctl(1, &["add_user", name, "secret-of-mine"]).await;
+    }
+    let as_user = |name: &str| {
+        let user = format!("{name}:secret-of-mine");
+        place.settings_by(&broker.url(1).replace("guest:guest", &user))
+    };
+    let narrow = ["set_permissions", "narrow", "^nothing$", ".*", ".*"];
+    broker.ctl(1, &narrow).await;
+    let (no_authority, no_permission, refused) = tokio::join!(
+        why_not_ready(&place, place.settings_by(&broker.tls_url())),
+        why_not_ready(&place, as_user("nobody")),
+        place.try_open(as_user("narrow")),
+    );
+    let (why, hint) = (no_authority, "broker.ca_file");
+    assert!(why.contains("certificate") && why.contains(hint), "{why}");
+    assert!(no_permission.contains("permissions"), "{no_permission}");
+    // This one does not pass by waiting.
+    let error = refused.map(|_| ()).unwrap_err();
     let told = error.to_string();
-    assert!(told.contains("configure"), "{told}");
     let is_refusal = matches!(error, RabbitError::Topology(TopologyError::Refused { .. }));
-    assert!(is_refusal, "{told}");
+    assert!(is_refusal && told.contains("configure"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_is_told() {
+async fn a_wrong_password_and_a_missing_virtual_host_are_told() {
     let place = Place::shared().await;
-    let url = place.url.replacen(":guest@", ":not-this-one@", 1);
-    let why = why_not_ready(&place, place.settings_by(&url)).await;
-    assert!(
-        why.contains("check the user and the password in `broker.url`"),
-        "{why}"
+    let wrong = place.url.replacen(":guest@", ":not-this-one@", 1);
+    let nowhere = place.url.replace("/%2f", "/nowhere");
+    let (password, host) = tokio::join!(
+        why_not_ready(&place, place.settings_by(&wrong)),
+        why_not_ready(&place, place.settings_by(&nowhere)),
     );
-    assert!(!why.contains("not-this-one"), "{why}");
+    let hint = "check the user and the password in `broker.url`";
+    assert!(password.contains(hint), "{password}");
+    assert!(!password.contains("not-this-one"), "{password}");
+    assert!(host.contains("virtual host in `broker.url`"), "{host}");
     let up = &place.telemetry.metrics().dependency_up;
     assert_eq!(up.with_label_values(&["rabbitmq"]).get(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_virtual_host_is_told() {
-    let place = Place::shared().await;
-    let url = place.url.replace("/%2f", "/nowhere");
-    let why = why_not_ready(&place, place.settings_by(&url)).await;
-    assert!(why.contains("virtual host"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

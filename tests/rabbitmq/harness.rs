@@ -24,7 +24,7 @@ use carillon::ports::{
 use carillon::telemetry::Telemetry;
 
 use crate::plain::Plain;
-use crate::services::{self, delete_declared};
+use crate::services::{self, Broker, delete_declared};
 
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,25 +36,28 @@ pub struct Place {
     pub prefix: String,
     pub ledger: Arc<Memory>,
     pub telemetry: Telemetry,
+    is_shared: bool,
     opened: Mutex<Vec<Arc<Rabbit>>>,
 }
 
 impl Place {
     /// In the shared RabbitMQ.
     pub async fn shared() -> Self {
-        Self::at(&services::broker_url().await)
+        Self::new(&services::broker_url().await, true)
     }
 
+    /// In a private one, which takes all away with it.
     pub fn at(url: &str) -> Self {
+        Self::new(url, false)
+    }
+
+    fn new(url: &str, is_shared: bool) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(std::env::var("TLOG").unwrap_or("off".into()))
-            .with_ansi(false)
-            .try_init(); //TMP
         Self {
             url: url.to_owned(),
+            is_shared,
             prefix: format!("rmq{}-{count}", std::process::id()),
             ledger: Arc::default(),
             telemetry: Telemetry::new().unwrap(),
@@ -122,8 +125,17 @@ impl Drop for Place {
             });
         });
         let _ = ending.join();
-        delete_declared(&self.url, declared(&self.prefix));
+        if self.is_shared {
+            delete_declared(&self.url, declared(&self.prefix));
+        }
     }
+}
+
+/// A RabbitMQ that tests ask what it holds, and have run short of memory: there, nobody can
+/// count on being able to publish. It ends with this process.
+pub async fn moody_broker() -> &'static Broker {
+    static BROKER: tokio::sync::OnceCell<Broker> = tokio::sync::OnceCell::const_new();
+    BROKER.get_or_init(|| Broker::start(1)).await
 }
 
 /// A ledger in memory.

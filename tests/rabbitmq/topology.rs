@@ -12,8 +12,8 @@ use carillon::adapters::rabbitmq::{Conflict, RabbitError, TopologyError, declare
 use carillon::ports::{Backend as _, Outbox as _, Parcel};
 
 use crate::harness::{
-    PATIENCE, Place, delivery, due_after, event, event_of, put_patiently, take_deliveries,
-    take_events, until,
+    PATIENCE, Place, delivery, due_after, event, event_of, moody_broker, put_patiently,
+    take_deliveries, take_events, until,
 };
 use crate::plain::{table, text};
 use crate::services::Broker;
@@ -42,13 +42,13 @@ fn check_ladder(rungs: &BTreeSet<u64>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_meant_is_declared_and_nothing_else() {
-    let broker = Broker::start(1).await;
+    let broker = moody_broker().await;
     let place = Place::at(&broker.url(1));
     let prefix = place.prefix.clone();
     place.open().await;
     let queues = ["list_queues", "name", "type", "durable", "arguments"];
     let exchanges = ["list_exchanges", "name", "type", "durable", "arguments"];
-    let found = listed(&broker, &queues, &prefix).await;
+    let found = listed(broker, &queues, &prefix).await;
     let mut rungs = BTreeSet::new();
     let mut others = BTreeSet::new();
     for (name, rest) in &found {
@@ -88,7 +88,7 @@ async fn what_is_meant_is_declared_and_nothing_else() {
     let named = ["dead-letters", "deliveries", "events", "quarantine"];
     assert_eq!(others, named.map(|name| place.name(name)).into());
 
-    let found_exchanges = listed(&broker, &exchanges, &prefix).await;
+    let found_exchanges = listed(broker, &exchanges, &prefix).await;
     let kinds = found_exchanges.iter().map(|(name, rest)| {
         let kind = rest.split('\t').next().unwrap();
         assert!(rest.starts_with(&format!("{kind}\ttrue")), "{name}: {rest}");
@@ -136,8 +136,8 @@ async fn what_is_meant_is_declared_and_nothing_else() {
     );
 
     place.open().await.ready().await.unwrap();
-    assert_eq!(listed(&broker, &queues, &prefix).await, found);
-    assert_eq!(listed(&broker, &exchanges, &prefix).await, found_exchanges);
+    assert_eq!(listed(broker, &queues, &prefix).await, found);
+    assert_eq!(listed(broker, &exchanges, &prefix).await, found_exchanges);
 }
 
 /// Opens where something differs; returns the conflict and what is told.

@@ -86,7 +86,10 @@ impl Feed {
                 Ok(()) => tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer"),
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, %error, "consuming failed");
-                    missing.notify_one();
+                    // A lost connection is made again, and declares.
+                    if connection.status().connected() {
+                        missing.notify_one();
+                    }
                 }
             }
             if begun.elapsed() > WORKED {
