@@ -59,7 +59,8 @@ async fn short_of_memory_it_takes_acks_and_holds_what_is_put() {
     // RabbitMQ tells who publishes, and not before: the first to come is refused as well.
     let late = place.open().await;
     let asked = Instant::now();
-    let why = unavailable(late.put(vec![published()]).await);
+    let refused = tokio::time::timeout(PATIENCE, late.put(vec![published()])).await;
+    let why = unavailable(refused.expect("it waits"));
     assert!(
         asked.elapsed() < Duration::from_secs(1),
         "{:?}",

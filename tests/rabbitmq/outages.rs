@@ -10,8 +10,8 @@ use carillon::adapters::rabbitmq::Rabbit;
 use carillon::ports::{Backend as _, Inbox as _, Ledger as _, Outbox as _, Parcel};
 
 use crate::harness::{
-    PATIENCE, Place, delivered, delivery, due_now, event, event_of, number_of, put_events,
-    put_patiently, take_deliveries, take_events, unavailable, until,
+    PATIENCE, Place, dead, delivered, delivery, due_now, event, event_of, now, number_of,
+    put_events, put_patiently, take_deliveries, take_events, unavailable, until,
 };
 use crate::services::Proxy;
 
@@ -345,4 +345,30 @@ async fn a_consumer_that_rabbitmq_ends_begins_again() {
     rabbit.flush().await;
     put_events(&rabbit, 20..21).await;
     assert_eq!(number_of(&take_events(&rabbit, 1).await[0]), 20);
+}
+
+/// An accepted message is one that has a queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_queue_is_not_accepted() {
+    let place = Place::shared().await;
+    let (rabbit, plain) = (place.open().await, place.plain().await);
+    plain.delete_queue(&place.name("dead-letters")).await;
+    let letter = Parcel::Dead(dead(delivery(1), now()));
+    // Together with many that have one: each is accepted or not, and none that has no queue is.
+    let others = (0..50).map(|n| vec![due_now(delivery(n))]);
+    let others = futures_util::future::join_all(others.map(|some| rabbit.put(some)));
+    let (refused, _) = tokio::join!(rabbit.put(vec![letter.clone()]), others);
+    if let Err(why) = refused {
+        let why = why.to_string();
+        assert!(
+            why.contains("dead-letters") && why.contains("missing"),
+            "{why}"
+        );
+    } else {
+        let size = plain.try_size(&place.name("dead-letters")).await;
+        assert!(
+            size.is_some_and(|(ready, _)| ready > 0),
+            "accepted, and nowhere"
+        );
+    }
 }

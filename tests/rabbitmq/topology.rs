@@ -242,13 +242,14 @@ async fn a_deleted_wait_queue_comes_back() {
     };
     let wait = waits.iter().find(longer_than_a_minute).unwrap();
     plain.delete_queue(wait).await;
-    // An accepted message is one that has a queue, and a late one has the same.
+    // An accepted message is one that has a queue. Made anew each time: one that is asked for
+    // again and again finds a shorter wait at last.
     for n in 0..2 {
-        put_patiently(
-            &rabbit,
-            vec![due_after(delivery(n), Duration::from_secs(60))],
-        )
-        .await;
+        let put = async || {
+            let parcel = due_after(delivery(n), Duration::from_secs(60));
+            rabbit.put(vec![parcel]).await.is_ok()
+        };
+        until("it is put", PATIENCE, put).await;
     }
     assert_eq!(plain.try_size(wait).await.map(|(ready, _)| ready), Some(2));
     // The shorter ones went on all the time.
