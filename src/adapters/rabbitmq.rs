@@ -294,6 +294,11 @@ impl Rabbit {
         self.publisher.publish(messages).await
     }
 
+    /// Connects and declares no more; what is open stays until it is dropped.
+    pub fn halt(&self) {
+        self.stop.cancel();
+    }
+
     /// Ends all connections at once, for tests of what comes after.
     pub async fn crash(&self) {
         self.stop.cancel();

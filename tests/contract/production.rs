@@ -164,6 +164,8 @@ impl Harness for ProductionHarness {
 
 impl Drop for ProductionHarness {
     fn drop(&mut self) {
+        // Else it would find its queues missing, and declare them again.
+        self.rabbit.halt();
         services::delete_declared(&self.servers.broker_url, declared(&self.servers.prefix));
     }
 }
