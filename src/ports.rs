@@ -265,7 +265,7 @@ pub trait Ledger: Send + Sync {
 
     /// Begins to serve events, or chunks of them: says of each what [`Ledger::settled`]
     /// would, or that another process is at it. What is ours is so until [`Ledger::end`], or
-    /// for a few minutes.
+    /// for somewhat longer than the longest attempt.
     ///
     /// # Errors
     /// [`StoreError`].

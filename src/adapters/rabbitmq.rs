@@ -20,7 +20,7 @@ mod reader;
 mod topology;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -323,8 +323,9 @@ impl Rabbit {
 impl Outbox for Rabbit {
     async fn put(&self, parcels: Vec<Parcel>) -> Result<(), StoreError> {
         let is_new = |parcel: &Parcel| matches!(parcel, Parcel::Published { .. });
+        let has_new = parcels.iter().any(is_new);
         let held = async {
-            if !parcels.iter().any(is_new) {
+            if !has_new {
                 std::future::pending::<()>().await;
             }
             self.publisher.blocked().await;
@@ -333,8 +334,8 @@ impl Outbox for Rabbit {
         };
         let settled: Vec<_> = parcels.iter().filter_map(settles).collect();
         let now = self.clock.now();
-        let message = |parcel| Outgoing::of(parcel, &self.names, now, self.new_id());
-        let messages = parcels.iter().cloned().map(message).collect();
+        let message = |parcel| Outgoing::of(parcel, &self.names, now, || self.new_id());
+        let messages = parcels.into_iter().map(message).collect();
         tokio::select! {
             biased;
             refused = held => return refused,
@@ -417,6 +418,11 @@ async fn size(channel: &Channel, queue: &ShortString) -> Result<(u64, u32), Stor
     let found = channel.queue_declare(queue.clone(), passive, FieldTable::default());
     let found = found.await.map_err(unavailable)?;
     Ok((found.message_count().into(), found.consumer_count()))
+}
+
+/// A panic while one of these locks is held leaves nothing half-made.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unavailable(why: impl std::fmt::Display) -> StoreError {

@@ -218,16 +218,9 @@ impl RetryPolicy {
         }
     }
 
-    /// The delay after attempt number `attempt` (from 1) failed; `None` when it was the last.
-    ///
-    /// `chance` in `[0, 1)` picks the jitter: never less than the schedule says.
-    pub fn delay(&self, attempt: u32, chance: f64) -> Option<Duration> {
-        let base = self.base_delay(attempt)?;
-        Some(self.jittered(base, chance))
-    }
-
     /// When the next attempt is due if attempt number `attempt` (from 1) failed at `now`;
-    /// `None` when it was the last. `chance` in `[0, 1)` picks the place in the jitter.
+    /// `None` when it was the last. `chance` in `[0, 1)` picks the place in the jitter, which
+    /// only ever adds to what the schedule says.
     pub fn due(&self, attempt: u32, now: UnixMillis, chance: f64) -> Option<Due> {
         let base = self.base_delay(attempt)?;
         Some(Due {
@@ -267,15 +260,20 @@ fn check_jitter(jitter: f64) -> Result<(), RetryFault> {
 mod tests {
     use super::*;
 
+    fn delay(policy: &RetryPolicy, attempt: u32, chance: f64) -> Option<Duration> {
+        let due = policy.due(attempt, UnixMillis(0), chance)?;
+        Some(due.at.since(UnixMillis(0)))
+    }
+
     #[test]
     fn the_default_takes_about_32_hours() {
         let policy = RetryPolicy::exponential(Exponential::default(), 0.25).unwrap();
-        let delays: Vec<_> = (1..).map_while(|n| policy.delay(n, 0.0)).collect();
+        let delays: Vec<_> = (1..).map_while(|n| delay(&policy, n, 0.0)).collect();
         let seconds: Vec<_> = delays.iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [5, 20, 80, 320, 1280, 5120, 20480, 43200, 43200]);
         let total: Duration = delays.iter().sum();
         assert_eq!(total.as_secs() / 3600, 31);
-        assert_eq!(policy.delay(1, 1.0), Some(Duration::from_millis(6250)));
+        assert_eq!(delay(&policy, 1, 1.0), Some(Duration::from_millis(6250)));
     }
 
     #[test]
@@ -283,8 +281,8 @@ mod tests {
         let list = vec![Duration::from_secs(1), Duration::from_secs(9)];
         let policy = RetryPolicy::list(list, 0.0).unwrap();
         assert_eq!(policy.max_attempts(), 3);
-        assert_eq!(policy.delay(2, 0.9), Some(Duration::from_secs(9)));
-        assert_eq!(policy.delay(3, 0.9), None);
+        assert_eq!(delay(&policy, 2, 0.9), Some(Duration::from_secs(9)));
+        assert_eq!(delay(&policy, 3, 0.9), None);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! becomes of the first: it is acknowledged or given back with it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::locked;
 use crate::domain::id::LedgerKey;
 use crate::ports::{Receipt, ReceiptDesk};
 
@@ -24,7 +25,7 @@ struct Open {
 impl Out {
     /// A receipt for all messages of the delivery with this key; `None` when it is out already.
     pub(super) fn hand_out(self: &Arc<Self>, key: LedgerKey, receipt: Receipt) -> Option<Receipt> {
-        let mut open = self.open();
+        let mut open = locked(&self.0);
         if let Some(number) = open.numbers.get(&key).copied()
             && let Some((_, receipts)) = open.receipts.get_mut(&number)
         {
@@ -40,16 +41,12 @@ impl Out {
 
     /// The receipts that one stands for; nothing is out any more.
     fn close(&self, number: u64) -> Vec<Receipt> {
-        let mut open = self.open();
+        let mut open = locked(&self.0);
         let Some((key, receipts)) = open.receipts.remove(&number) else {
             return Vec::new();
         };
         open.numbers.remove(&key);
         receipts
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@
 //! gone back already.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
 use super::acked::Acked;
+use super::locked;
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::{Ledger, ReceiptDesk};
 
@@ -81,7 +82,7 @@ impl Desk {
 
     /// Has the ledger remember something just before message `tag` is acknowledged.
     pub(super) fn remember(&self, tag: u64, remembered: Remembered) {
-        self.remembered().insert(tag, remembered);
+        locked(&self.remembered).insert(tag, remembered);
     }
 
     /// Resolves when RabbitMQ knows of all that was settled before.
@@ -89,11 +90,6 @@ impl Desk {
         let (done, waiting) = oneshot::channel();
         let _ = self.settled.send(Settled::Flush(done));
         let _ = waiting.await;
-    }
-
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Remembered>> {
-        let locked = self.remembered.lock();
-        locked.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,7 +216,7 @@ impl Clerk {
             return;
         };
         let remembered: Vec<_> = {
-            let mut all = desk.remembered();
+            let mut all = locked(&desk.remembered);
             tags.iter().filter_map(|tag| all.remove(tag)).collect()
         };
         if remembered.is_empty() {
@@ -233,7 +229,7 @@ impl Clerk {
 
     async fn give_back(&mut self, tag: u64) {
         if let Some(desk) = self.desk.upgrade() {
-            desk.remembered().remove(&tag);
+            locked(&desk.remembered).remove(&tag);
         }
         self.acked.skip(tag);
         let again = BasicNackOptions {

@@ -4,7 +4,7 @@
 //! connection. What was fetched ahead on a channel that is gone is forgotten: it comes again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,10 +16,10 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Rabbit;
 use super::desk::Desk;
 use super::link::patience;
 use super::message;
+use super::{Rabbit, locked};
 use crate::codec;
 use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 
@@ -282,8 +282,4 @@ impl Rabbit {
         }
         unsettled
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,7 +18,7 @@ use crate::ports::{EventMessage, HeaderValue, Notice, Parcel, Quarantined};
 /// The content type of protobuf bodies.
 const PROTOBUF: &str = "application/x-protobuf";
 /// The `type` property of messages that are deliveries.
-pub(super) const DELIVERY_TYPE: &str = "carillon.v1.Delivery";
+const DELIVERY_TYPE: &str = "carillon.v1.Delivery";
 /// Headers of Carillon's own begin with this.
 const OWN: &str = "x-carillon-";
 /// Most bytes of headers that are sent on: with our own they fit into a frame of 128 KiB, which
@@ -46,8 +46,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// `parcel` as a message; `now` decides whether a delivery has to wait.
-    pub(super) fn of(parcel: Parcel, names: &Names, now: UnixMillis, id: String) -> Self {
+    /// `parcel` as a message; `now` decides whether a delivery has to wait, `new_id` names
+    /// what is put aside.
+    pub(super) fn of(
+        parcel: Parcel,
+        names: &Names,
+        now: UnixMillis,
+        new_id: impl FnOnce() -> String,
+    ) -> Self {
         match parcel {
             Parcel::Event(message) => Self::event(message, ShortString::default(), &names.events),
             Parcel::Published { message, kind } => {
@@ -62,15 +68,14 @@ impl Outgoing {
             }
             Parcel::Dead(letter) => Self::dead(&letter, &names.dead_letters),
             Parcel::Quarantine(quarantined) => {
-                Self::quarantined(quarantined, &names.quarantine, id)
+                Self::quarantined(quarantined, &names.quarantine, new_id())
             }
             Parcel::Notice(notice) => Self::notice(notice, &names.notices),
         }
     }
 
-    fn event(message: EventMessage, exchange: ShortString, routing_key: &ShortString) -> Self {
-        let mut headers = own_headers(&message);
-        insert_foreign(&mut headers, message.headers);
+    fn event(mut message: EventMessage, exchange: ShortString, routing_key: &ShortString) -> Self {
+        let headers = take_headers(&mut message);
         Self {
             exchange,
             routing_key: routing_key.clone(),
@@ -92,9 +97,11 @@ impl Outgoing {
     }
 
     fn delivery(delivery: &Delivery, queue: &ShortString) -> Self {
-        let properties = properties(Some(PROTOBUF), FieldTable::default())
-            .with_type(DELIVERY_TYPE.into())
-            .with_message_id(delivery.id.as_str().into());
+        Self::carrying(delivery, FieldTable::default(), queue)
+    }
+
+    fn carrying(delivery: &Delivery, headers: FieldTable, queue: &ShortString) -> Self {
+        let properties = delivery_properties(headers).with_message_id(delivery.id.as_str().into());
         Self::to_queue(queue, properties, codec::delivery::encode(delivery).into())
     }
 
@@ -119,16 +126,16 @@ impl Outgoing {
             set("x-carillon-first-attempt-at", text(&at.to_string()));
         }
         set(DEAD_AT, text(&letter.dead_at.to_string()));
-        let properties = properties(Some(PROTOBUF), headers)
-            .with_type(DELIVERY_TYPE.into())
-            .with_message_id(delivery.id.as_str().into());
-        Self::to_queue(queue, properties, codec::delivery::encode(delivery).into())
+        Self::carrying(delivery, headers, queue)
     }
 
     fn quarantined(quarantined: Quarantined, queue: &ShortString, id: String) -> Self {
-        let Quarantined { message, fault, at } = quarantined;
-        let mut headers = own_headers(&message);
-        insert_foreign(&mut headers, message.headers);
+        let Quarantined {
+            mut message,
+            fault,
+            at,
+        } = quarantined;
+        let mut headers = take_headers(&mut message);
         let mut set = |name: &str, value: &str| insert(&mut headers, name, text(value));
         set(REASON, fault.reason.code());
         set(ERROR, &fault.sentence);
@@ -161,8 +168,7 @@ impl Outgoing {
         let is_delivery = type_of(&found.properties) == Some(DELIVERY_TYPE);
         let message = quarantined(found).message;
         if is_delivery {
-            let properties =
-                properties(Some(PROTOBUF), FieldTable::default()).with_type(DELIVERY_TYPE.into());
+            let properties = delivery_properties(FieldTable::default());
             return Self::to_queue(&names.deliveries, properties, message.body);
         }
         Self::event(message, ShortString::default(), &names.events)
@@ -258,7 +264,8 @@ pub(super) fn quarantine_id(found: &lapin::message::Delivery) -> String {
     }
 }
 
-fn own_headers(message: &EventMessage) -> FieldTable {
+/// All headers that a message goes on with: ours, and those that came with it.
+fn take_headers(message: &mut EventMessage) -> FieldTable {
     let mut headers = FieldTable::default();
     if let Some(traceparent) = &message.traceparent {
         insert(&mut headers, TRACEPARENT, text(traceparent));
@@ -266,7 +273,12 @@ fn own_headers(message: &EventMessage) -> FieldTable {
     if let Some(after) = &message.resume_after {
         insert(&mut headers, RESUME_AFTER, text(after.as_str()));
     }
+    insert_foreign(&mut headers, std::mem::take(&mut message.headers));
     headers
+}
+
+fn delivery_properties(headers: FieldTable) -> BasicProperties {
+    properties(Some(PROTOBUF), headers).with_type(DELIVERY_TYPE.into())
 }
 
 /// Persistent, in every case.

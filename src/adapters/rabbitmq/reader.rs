@@ -1,8 +1,9 @@
 //! Reading through a queue that has no index: the dead letters and the quarantine.
 //!
 //! A reader takes messages without settling them, settles those it is asked to, and gives
-//! all others back: to the front, in their place when one consumer could hold them. Only one reads at a time, or each would see a part: in
-//! the process by a lock, among processes by the queue's count of consumers.
+//! all others back: to the front, in their place when one consumer could hold them. Only one
+//! reads at a time, or each would see a part: in the process by a lock, among processes by
+//! the queue's count of consumers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

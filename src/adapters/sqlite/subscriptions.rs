@@ -83,8 +83,7 @@ impl SubscriptionStore for Sqlite {
         self.queue.write(write).await
     }
 
-    async fn put_all(&self, all: Vec<StoredSubscription>) -> Result<(), StoreError> {
-        let mut all = all;
+    async fn put_all(&self, mut all: Vec<StoredSubscription>) -> Result<(), StoreError> {
         let write = move |tx: &mut Tx<'_>| {
             for stored in &mut all {
                 let there = version_and_scope(tx.conn, &stored.subscription.id)?;
