@@ -18,7 +18,9 @@ mod publisher;
 mod quarantine;
 mod reader;
 mod topology;
+mod waits;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +43,7 @@ use names::Names;
 pub use names::declared;
 use publisher::Publisher;
 pub use topology::{Conflict, TopologyError};
+use waits::{Waiting, Waits};
 
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::{Backend, Chance, Clock, Ledger, Outbox, Parcel, StoreError};
@@ -60,6 +63,13 @@ const ACKS_SETTLE: Duration = Duration::from_millis(200);
 /// How long to wait before a connection that was of no use is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// How often is looked for what is overdue.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Usual for [`RabbitSettings::overdue_after`]: no shorter than the longest attempt, so that
+/// nobody is at it any more.
+pub const OVERDUE_AFTER: Duration = Duration::from_secs(75);
+
 /// How to reach RabbitMQ, and what it is used with.
 pub struct RabbitSettings {
     /// `broker.url`: each node of the cluster, with its credentials.
@@ -70,6 +80,8 @@ pub struct RabbitSettings {
     pub prefix: String,
     /// Events, and due deliveries, fetched ahead: `intake.prefetch`, at most 2000.
     pub prefetch: u16,
+    /// How long after it was due a delivery that waits and was not settled is put again.
+    pub overdue_after: Duration,
     /// Knows what is settled.
     pub ledger: Arc<dyn Ledger>,
     /// What time it is.
@@ -108,6 +120,7 @@ pub struct Rabbit {
     events: Feed,
     deliveries: Feed,
     out: Arc<Out>,
+    waits: Waits,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
@@ -149,6 +162,7 @@ impl Rabbit {
             events: Feed::new(names.events.clone(), settings.prefetch),
             deliveries: Feed::new(names.deliveries.clone(), settings.prefetch),
             out: Arc::default(),
+            waits: Waits::new(settings.overdue_after),
             names,
             ledger: settings.ledger,
             clock: settings.clock,
@@ -170,6 +184,7 @@ impl Rabbit {
             } = rabbit.as_ref();
             publisher::run(publishing, publisher, telemetry, orders).await;
         });
+        rabbit.spawn(|rabbit| async move { rabbit.keep_waits().await });
         rabbit.begun(first).await?;
         Ok(rabbit)
     }
@@ -279,6 +294,67 @@ impl Rabbit {
         }
     }
 
+    /// Puts again what waits and is held back; for ever.
+    async fn keep_waits(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            loop {
+                let overdue = self.waits.take_overdue(self.clock.now());
+                if overdue.is_empty() {
+                    break;
+                }
+                if let Err((overdue, error)) = self.put_again(overdue).await {
+                    tracing::debug!(%error, "what is overdue stays so");
+                    self.waits.look_later(overdue, self.clock.now());
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Puts copies of what is not settled. Returns what could not be dealt with, and why.
+    async fn put_again(&self, overdue: Vec<Waiting>) -> Result<(), (Vec<Waiting>, StoreError)> {
+        let missing = match self.not_settled(&overdue).await {
+            Ok(missing) => missing,
+            Err(error) => return Err((overdue, error)),
+        };
+        let is_missing = |one: &Waiting| missing.contains(&one.key);
+        let overdue: Vec<Waiting> = overdue.into_iter().filter(is_missing).collect();
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        let copy = |one: &Waiting| one.message.clone().now(&self.names);
+        if let Err(error) = self.publish(overdue.iter().map(copy).collect()).await {
+            return Err((overdue, error));
+        }
+        let rungs: BTreeSet<u64> = overdue.iter().map(|one| one.rung).collect();
+        tracing::warn!(
+            deliveries = overdue.len(),
+            ?rungs,
+            "wait queues hold back what is due: copies are delivered, and other wait queues \
+             used until they hand on again"
+        );
+        self.waits.avoid(&rungs);
+        Ok(())
+    }
+
+    /// Which of these nobody has settled, nor can be about to take.
+    async fn not_settled(&self, overdue: &[Waiting]) -> Result<BTreeSet<LedgerKey>, StoreError> {
+        let channel = self.channel().await?;
+        let (ready, _) = size(&channel, &self.names.deliveries).await?;
+        let _ = channel.close(200, "done".into()).await;
+        if ready > 0 {
+            return Err(unavailable("it may be among the due deliveries"));
+        }
+        let keys: Vec<LedgerKey> = overdue.iter().map(|one| one.key).collect();
+        let settled = self.ledger.settled(&keys).await?;
+        let by_nobody = keys.into_iter().zip(settled);
+        Ok(by_nobody
+            .filter(|(_, by)| by.is_empty())
+            .map(|(key, _)| key)
+            .collect())
+    }
+
     fn tell_down(&self, why: &dyn std::fmt::Display) {
         let (name, fault) = ("rabbitmq", Some(why));
         self.telemetry.emit(DependencyChanged { name, fault });
@@ -334,13 +410,24 @@ impl Outbox for Rabbit {
         };
         let settled: Vec<_> = parcels.iter().filter_map(settles).collect();
         let now = self.clock.now();
-        let message = |parcel| Outgoing::of(parcel, &self.names, now, || self.new_id());
+        let avoided = self.waits.avoided();
+        let mut waiting = Vec::new();
+        let message = |parcel| {
+            let key = waits_as(&parcel);
+            let message = Outgoing::of(parcel, &self.names, now, &avoided, || self.new_id());
+            if let (Some(key), Some(rung)) = (key, message.rung) {
+                let message = message.clone();
+                waiting.push(Waiting { key, rung, message });
+            }
+            message
+        };
         let messages = parcels.into_iter().map(message).collect();
         tokio::select! {
             biased;
             refused = held => return refused,
             published = self.publish(messages) => published?,
         }
+        self.waits.begin(waiting, now);
         if settled.is_empty() {
             return Ok(());
         }
@@ -349,6 +436,14 @@ impl Outbox for Rabbit {
             tracing::warn!(%error, "the ledger does not remember what was put to wait");
         }
         Ok(())
+    }
+}
+
+/// What the ledger knows a delivery's wait by.
+fn waits_as(parcel: &Parcel) -> Option<LedgerKey> {
+    match parcel {
+        Parcel::Delivery { delivery, .. } => Some(delivery.wait_key()),
+        _ => None,
     }
 }
 

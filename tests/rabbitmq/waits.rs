@@ -1,11 +1,13 @@
-//! Waiting: never early, and at most a quarter too long.
+//! Waiting: never early, at most a quarter too long, and not for ever.
 
 use std::time::{Duration, Instant};
 
 use carillon::domain::retry::Due;
-use carillon::ports::{Outbox as _, Parcel};
+use carillon::ports::{Ledger as _, Outbox as _, Parcel};
 
-use crate::harness::{Place, delivery, now};
+use crate::harness::{
+    PATIENCE, Place, delivery, due_after, due_now, event_of, now, take_deliveries, until,
+};
 use crate::plain::next;
 
 /// What RabbitMQ and a busy machine may add to a wait.
@@ -68,4 +70,37 @@ async fn a_wait_with_room_stays_within_it() {
         assert!(waited >= after(1000), "early: {waited:?}");
         assert!(waited <= after(1250) + putting + SLACK, "late: {waited:?}");
     }
+}
+
+/// What RabbitMQ holds back is delivered as a copy, and what follows waits elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_back_is_put_again() {
+    let place = Place::shared().await;
+    let mut settings = place.settings();
+    settings.overdue_after = Duration::from_secs(1);
+    let (rabbit, plain) = (place.open_with(settings).await, place.plain().await);
+    let wait = |n: u32| due_after(delivery(n), Duration::from_secs(2));
+    let size = async |rung: &str| plain.ready(&place.name(rung)).await;
+    plain.delete_exchange(&place.name("deliveries")).await;
+    rabbit.put(vec![wait(1), wait(2)]).await.unwrap();
+    // Another process has settled one of them meanwhile.
+    let two = delivery(2);
+    let settled = vec![(two.wait_key(), two.subscription.clone())];
+    place.ledger.record(settled).await.unwrap();
+    until("they have waited", PATIENCE, async || {
+        size("wait.2316").await == 0
+    })
+    .await;
+    // It has nowhere to hand them on to, and tries again after three minutes.
+    let _declares = place.open().await;
+
+    let taken = take_deliveries(&rabbit, 1).await.remove(0);
+    assert_eq!(event_of(&taken), 1);
+    taken.receipt.ack();
+    rabbit.put(vec![due_now(delivery(3))]).await.unwrap();
+    let next = take_deliveries(&rabbit, 1).await.remove(0);
+    assert_eq!(event_of(&next), 3, "what is settled does not come again");
+    rabbit.put(vec![wait(4)]).await.unwrap();
+    assert_eq!(size("wait.2316").await, 0);
+    assert_eq!(size("wait.2895").await, 1);
 }

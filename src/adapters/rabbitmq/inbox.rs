@@ -244,11 +244,13 @@ impl Rabbit {
         let mut keys = Vec::with_capacity(fetched.len());
         for Fetched { found, desk } in fetched {
             let tag = found.delivery_tag;
+            let properties = found.properties;
             let message = Bytes::from(found.data);
             let known = codec::delivery::decode(&message).ok();
             let remembered = known.map(|known| (known.wait_key(), known.subscription));
             if let Some((key, subscription)) = &remembered {
                 desk.remember(tag, (*key, subscription.clone()));
+                self.waits.came(*key, || message::rung_of(&properties));
             }
             let receipt = Receipt::new(tag, desk);
             // What cannot be read is for the pipeline to put aside.

@@ -3,6 +3,8 @@
 //! What RabbitMQ notes about a message's way (`x-death` and the like) is never sent again:
 //! before 4.0 it drops what it takes for a cycle.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -43,15 +45,18 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
     /// Whether it is no fault that no queue takes it.
     pub(super) may_return: bool,
+    /// Where it waits, if it does: the rung's milliseconds.
+    pub(super) rung: Option<u64>,
 }
 
 impl Outgoing {
-    /// `parcel` as a message; `now` decides whether a delivery has to wait, `new_id` names
-    /// what is put aside.
+    /// `parcel` as a message; `now` decides whether a delivery has to wait, if it can not on a
+    /// rung in `avoided`. `new_id` names what is put aside.
     pub(super) fn of(
         parcel: Parcel,
         names: &Names,
         now: UnixMillis,
+        avoided: &BTreeSet<u64>,
         new_id: impl FnOnce() -> String,
     ) -> Self {
         match parcel {
@@ -61,10 +66,12 @@ impl Outgoing {
                 Self::event(message, exchange, &kind.as_str().into())
             }
             Parcel::Delivery { delivery, due } => {
-                let queue = names
-                    .rung(due, now)
-                    .map_or(&names.deliveries, |rung| &rung.queue);
-                Self::delivery(&delivery, queue)
+                let Some(rung) = names.rung(due, now, avoided) else {
+                    return Self::delivery(&delivery, &names.deliveries);
+                };
+                let mut waiting = Self::delivery(&delivery, &rung.queue);
+                waiting.rung = Some(rung.ms);
+                waiting
             }
             Parcel::Dead(letter) => Self::dead(&letter, &names.dead_letters),
             Parcel::Quarantine(quarantined) => {
@@ -82,6 +89,7 @@ impl Outgoing {
             properties: properties(message.content_type.as_deref(), headers),
             body: message.body,
             may_return: false,
+            rung: None,
         }
     }
 
@@ -93,6 +101,7 @@ impl Outgoing {
             properties,
             body,
             may_return: false,
+            rung: None,
         }
     }
 
@@ -155,7 +164,15 @@ impl Outgoing {
             properties: properties(Some("application/json"), FieldTable::default()),
             body: notice.body,
             may_return: true,
+            rung: None,
         }
+    }
+
+    /// A copy of a delivery that waits, due at once.
+    pub(super) fn now(mut self, names: &Names) -> Self {
+        self.routing_key = names.deliveries.clone();
+        self.rung = None;
+        self
     }
 
     /// A delivery that was given up, due again at once.
@@ -173,6 +190,12 @@ impl Outgoing {
         }
         Self::event(message, ShortString::default(), &names.events)
     }
+}
+
+/// The rung that a due delivery waited on, in milliseconds.
+pub(super) fn rung_of(properties: &BasicProperties) -> Option<u64> {
+    let queue = header(properties, "x-first-death-queue")?;
+    queue.rsplit_once('.')?.1.parse().ok()
 }
 
 /// An event as it came.

@@ -3,6 +3,7 @@
 //! A delivery waits in a queue with one fixed time to live. Equal times expire in order, so
 //! nothing waits behind something longer, and one hop suffices.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::types::ShortString;
@@ -65,14 +66,20 @@ impl Names {
     /// Where a delivery waits that is put at `now`; `None` when it is due.
     ///
     /// The first rung that is no shorter than `due.at`, unless that is later than
-    /// `due.latest` and a shorter one will do. Never one that would be early.
-    pub(super) fn rung(&self, due: Due, now: UnixMillis) -> Option<&Rung> {
+    /// `due.latest` and a shorter one will do. Never one that would be early, and none that is
+    /// `avoided` while there is another.
+    pub(super) fn rung(&self, due: Due, now: UnixMillis, avoided: &BTreeSet<u64>) -> Option<&Rung> {
         if due.at <= now {
             return None;
         }
         let left = |at: UnixMillis| ms(at.since(now));
-        let no_sooner = |than: u64| self.rungs.iter().find(|rung| rung.ms >= than);
-        let best = no_sooner(left(due.at)).or(self.rungs.last())?;
+        let no_sooner = |than: u64| {
+            let first = self.rungs.partition_point(|rung| rung.ms < than);
+            let mut all = self.rungs[first..].iter();
+            let usable = all.find(|rung| !avoided.contains(&rung.ms));
+            usable.or(self.rungs.get(first)).or(self.rungs.last())
+        };
+        let best = no_sooner(left(due.at))?;
         if best.ms <= left(due.latest) {
             return Some(best);
         }
@@ -145,12 +152,13 @@ mod tests {
                 at: after(base + (spread as f64 * share) as u64),
                 latest: after(base + spread),
             };
-            let rung = names.rung(due, now).unwrap().ms;
+            let none = BTreeSet::new();
+            let rung = names.rung(due, now, &none).unwrap().ms;
             prop_assert!(rung >= base);
             if base >= 1000 {
                 prop_assert!(rung <= base + spread, "{rung} for {base}");
             }
-            let exact = names.rung(Due::at(after(base)), now).unwrap().ms;
+            let exact = names.rung(Due::at(after(base)), now, &none).unwrap().ms;
             prop_assert!(exact >= base && (exact <= base + spread + 1 || exact == 250));
         }
     }
@@ -158,9 +166,29 @@ mod tests {
     #[test]
     fn what_is_due_does_not_wait() {
         let names = Names::new("carillon");
-        assert!(names.rung(Due::at(UnixMillis(5)), UnixMillis(5)).is_none());
-        assert!(names.rung(Due::at(UnixMillis(1)), UnixMillis(5)).is_none());
+        let none = BTreeSet::new();
+        for at in [1, 5] {
+            let due = Due::at(UnixMillis(at));
+            assert!(names.rung(due, UnixMillis(5), &none).is_none());
+        }
         let far = Due::at(UnixMillis(0).after(Duration::from_secs(30 * 3600)));
-        assert_eq!(names.rung(far, UnixMillis(0)).unwrap().ms, LONGEST_MS);
+        assert_eq!(
+            names.rung(far, UnixMillis(0), &none).unwrap().ms,
+            LONGEST_MS
+        );
+    }
+
+    #[test]
+    fn what_is_avoided_is_used_only_when_there_is_nothing_else() {
+        let names = Names::new("carillon");
+        let rung = |ms: u64, avoided: &BTreeSet<u64>| {
+            let due = Due::at(UnixMillis(0).after(Duration::from_millis(ms)));
+            names.rung(due, UnixMillis(0), avoided).unwrap().ms
+        };
+        assert_eq!(rung(300, &BTreeSet::from([312])), 390);
+        assert_eq!(rung(300, &BTreeSet::from([390])), 312);
+        // Rather that than one that is early.
+        assert_eq!(rung(LONGEST_MS, &BTreeSet::from([LONGEST_MS])), LONGEST_MS);
+        assert_eq!(rung(300, &ladder().collect()), 312);
     }
 }
