@@ -39,6 +39,16 @@ pub struct Carillon {
     api: Listener,
     ops: Listener,
     draining: Arc<AtomicBool>,
+    _halt: HaltOnDrop,
+}
+
+/// Has the backend halt when the dispatcher ends in whatever way.
+struct HaltOnDrop(Arc<dyn Backend>);
+
+impl Drop for HaltOnDrop {
+    fn drop(&mut self) {
+        self.0.halt();
+    }
 }
 
 impl Carillon {
@@ -64,6 +74,7 @@ impl Carillon {
             draining: Arc::clone(&draining),
         };
         let door = Arc::new(door);
+        let halt = HaltOnDrop(Arc::clone(&ports.backend));
         let admin_token = config.http.admin_token.as_ref();
         let context = ApiContext {
             ports,
@@ -78,6 +89,7 @@ impl Carillon {
             api: Listener::serve(api, api::router(Arc::new(context)))?,
             ops: Listener::serve(ops, api::ops::router(door))?,
             draining,
+            _halt: halt,
         })
     }
 

@@ -529,4 +529,7 @@ pub trait Backend: Send + Sync {
 
     /// The end: flushes, and lets go of files and connections. Calls after it are errors.
     async fn close(&self);
+
+    /// The end of whoever cannot wait for [`Self::close`]: connects and declares no more.
+    fn halt(&self) {}
 }

@@ -16,7 +16,7 @@ mod backend {
 
     use std::sync::Arc;
 
-    use carillon::adapters::rabbitmq::{OVERDUE_AFTER, Rabbit, RabbitSettings, declared};
+    use carillon::adapters::rabbitmq::{Rabbit, RabbitSettings, declared};
     use carillon::adapters::redis::{Redis, RedisSettings};
     use carillon::adapters::system::{SystemChance, SystemClock};
     use carillon::app;
@@ -63,7 +63,7 @@ mod backend {
                 ca_file: None,
                 prefix: config.broker.prefix.clone(),
                 prefetch: 1,
-                overdue_after: OVERDUE_AFTER,
+                overdue_after: None,
                 ledger: ledger.unwrap(),
                 clock: Arc::new(SystemClock),
                 chance: Arc::new(SystemChance),

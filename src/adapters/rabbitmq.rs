@@ -66,9 +66,11 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often is looked for what is overdue.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Usual for [`RabbitSettings::overdue_after`]: no shorter than the longest attempt, so that
-/// nobody is at it any more.
-pub const OVERDUE_AFTER: Duration = Duration::from_secs(75);
+/// How long after it was due nobody is at a delivery any more: no shorter than the longest
+/// attempt.
+const OVERDUE_AFTER: Duration = Duration::from_secs(75);
+/// How long the ledger has to remember what is settled, to tell what is overdue.
+const REMEMBERED_AT_LEAST: Duration = Duration::from_secs(3600);
 
 /// How to reach RabbitMQ, and what it is used with.
 pub struct RabbitSettings {
@@ -80,8 +82,9 @@ pub struct RabbitSettings {
     pub prefix: String,
     /// Events, and due deliveries, fetched ahead: `intake.prefetch`, at most 2000.
     pub prefetch: u16,
-    /// How long after it was due a delivery that waits and was not settled is put again.
-    pub overdue_after: Duration,
+    /// How long after it was due a delivery that waits and was not settled is put again;
+    /// `None` when the ledger cannot tell. See [`overdue_after`].
+    pub overdue_after: Option<Duration>,
     /// Knows what is settled.
     pub ledger: Arc<dyn Ledger>,
     /// What time it is.
@@ -90,6 +93,11 @@ pub struct RabbitSettings {
     pub chance: Arc<dyn Chance>,
     /// Where to tell what happens.
     pub telemetry: Telemetry,
+}
+
+/// What [`RabbitSettings::overdue_after`] is, with a ledger that remembers for `window`.
+pub fn overdue_after(window: Duration) -> Option<Duration> {
+    (window >= REMEMBERED_AT_LEAST).then_some(OVERDUE_AFTER)
 }
 
 /// Why RabbitMQ cannot be used as configured.
@@ -216,7 +224,13 @@ impl Rabbit {
         match tokio::time::timeout(OPEN_PATIENCE, begin).await {
             Ok(begun) => begun.inspect_err(|_| self.stop.cancel()),
             Err(_) => {
-                tracing::warn!("RabbitMQ does not answer yet; Carillon starts without it");
+                let why = self.consuming.connection().err();
+                let why = why.or(self.publishing.connection().err());
+                let why = why.unwrap_or_default();
+                tracing::warn!(
+                    why,
+                    "RabbitMQ does not answer yet; Carillon starts without it"
+                );
                 Ok(())
             }
         }
@@ -363,16 +377,11 @@ impl Rabbit {
     /// A channel of its own, beside the consumers.
     async fn channel(&self) -> Result<Channel, StoreError> {
         let connection = self.consuming.connection().map_err(unavailable)?;
-        connection.create_channel().await.map_err(unavailable)
+        new_channel(&connection).await.map_err(unavailable)
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), StoreError> {
         self.publisher.publish(messages).await
-    }
-
-    /// Connects and declares no more; what is open stays until it is dropped.
-    pub fn halt(&self) {
-        self.stop.cancel();
     }
 
     /// Ends all connections at once, for tests of what comes after.
@@ -505,6 +514,24 @@ impl Backend for Rabbit {
         tokio::time::sleep(ACKS_SETTLE).await;
         self.crash().await;
     }
+
+    /// What is open stays so until it is dropped.
+    fn halt(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// A channel. The client loses the number of each that RabbitMQ closed; a connection without
+/// numbers is closed, so that another is made.
+async fn new_channel(connection: &Connection) -> Result<Channel, lapin::Error> {
+    let opened = connection.create_channel().await;
+    if let Err(error) = &opened
+        && matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached)
+    {
+        tracing::warn!("no channel is left: connecting again");
+        link::close(connection).await;
+    }
+    opened
 }
 
 /// How many messages are ready in a queue, and how many consumers it has.

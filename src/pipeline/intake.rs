@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::directory::{CompiledScope, Endpoint};
 use super::in_flight::{AgainReceiver, ChunkKey, Waiting};
@@ -32,6 +33,11 @@ use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, St
 const BATCH: usize = 256;
 /// How long to wait before asking again for an event that another process is at.
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(200);
+/// How long the rest of a wide event waits at most for what was planned of it: endpoints that
+/// do not answer hold up the others only so long.
+const REST_AFTER: Duration = Duration::from_secs(1);
+/// How often it looks.
+const REST_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Takes events, for ever.
 pub async fn take_events(pipeline: Pipeline) {
@@ -289,14 +295,7 @@ async fn plan_and_offer(
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
     let planned = plan(&event, &facts, scopes, after, &settled, chunk);
     report(context, &event, &planned, now, after.is_some());
-    if let Some(after) = planned.continue_after {
-        let rest = EventMessage {
-            resume_after: Some(after),
-            again: false,
-            ..message
-        };
-        put(context, "put continuation", vec![Parcel::Event(rest)]).await;
-    }
+    let count = planned.deliveries.len();
     for (delivery, endpoint) in planned.deliveries {
         let work = Work {
             delivery,
@@ -304,6 +303,27 @@ async fn plan_and_offer(
         };
         pipeline.offer(work, &endpoint, Freshness::Fresh);
     }
+    let Some(after) = planned.continue_after else {
+        return ticket.settle();
+    };
+    let rest = EventMessage {
+        resume_after: Some(after),
+        again: false,
+        ..message
+    };
+    pipeline.spawn_until_cut_off(|pipeline| async move {
+        put_rest(&pipeline.context, rest, ticket, count / 2).await;
+    });
+}
+
+/// Puts the rest of a wide event when only `some` of what was planned is left, or after a
+/// while: so that a wide event has about one chunk in flight, and others their place beside it.
+async fn put_rest(context: &Context, rest: EventMessage, ticket: Ticket, some: usize) {
+    let begun = Instant::now();
+    while ticket.siblings() > some && begun.elapsed() < REST_AFTER {
+        tokio::time::sleep(REST_LOOK_EVERY).await;
+    }
+    put(context, "put continuation", vec![Parcel::Event(rest)]).await;
     ticket.settle();
 }
 

@@ -47,6 +47,11 @@ impl Ticket {
         }
     }
 
+    /// How many other tickets of this settlement are open.
+    pub fn siblings(&self) -> usize {
+        Arc::strong_count(&self.settlement) - 1
+    }
+
     /// This part is durable.
     pub fn settle(mut self) {
         self.settled = true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use carillon::adapters::rabbitmq::{OVERDUE_AFTER, Rabbit, RabbitSettings, declared};
+use carillon::adapters::rabbitmq::{Rabbit, RabbitSettings, declared};
 use carillon::adapters::redis::{Redis, RedisSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
 use carillon::config::Config;
@@ -93,7 +93,7 @@ impl Servers {
             ca_file: None,
             prefix: config.broker.prefix,
             prefetch: 2000,
-            overdue_after: OVERDUE_AFTER,
+            overdue_after: None,
             ledger: redis.clone(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(SystemChance),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::json;
 
-use carillon::adapters::rabbitmq::{OVERDUE_AFTER, Rabbit, RabbitError, RabbitSettings, declared};
+use carillon::adapters::rabbitmq::{Rabbit, RabbitError, RabbitSettings, declared};
 use carillon::adapters::system::{SystemChance, SystemClock};
 use carillon::codec;
 use carillon::domain::delivery::{DeadLetter, DeadReason, Delivery, EventFacts, LastAttempt};
@@ -76,7 +76,7 @@ impl Place {
             ca_file: None::<PathBuf>,
             prefix: self.prefix.clone(),
             prefetch: 2000,
-            overdue_after: OVERDUE_AFTER,
+            overdue_after: None,
             ledger: self.ledger.clone(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(SystemChance),

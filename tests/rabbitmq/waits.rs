@@ -77,7 +77,7 @@ async fn a_wait_with_room_stays_within_it() {
 async fn what_is_held_back_is_put_again() {
     let place = Place::shared().await;
     let mut settings = place.settings();
-    settings.overdue_after = Duration::from_secs(1);
+    settings.overdue_after = Some(Duration::from_secs(1));
     let (rabbit, plain) = (place.open_with(settings).await, place.plain().await);
     let wait = |n: u32| due_after(delivery(n), Duration::from_secs(2));
     let size = async |rung: &str| plain.ready(&place.name(rung)).await;

@@ -1,8 +1,8 @@
 //! The desk: settles the messages of one channel.
 //!
 //! Acks are gathered: what is settled without a gap is acknowledged by one frame. A message
-//! that is given back waits a little first, so that one that cannot be served now does not
-//! come again at once. When its channel is gone a receipt settles nothing: the message has
+//! that is given back waits a little first, longer each time, so that one that cannot be
+//! served now neither comes again at once nor is soon taken for one that never can. When its channel is gone a receipt settles nothing: the message has
 //! gone back already.
 
 use std::collections::HashMap;
@@ -24,8 +24,10 @@ use super::locked;
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::{Ledger, ReceiptDesk};
 
-/// How long a message that was given back stays here.
+/// How long a message that was given back stays here the first time: twice as long each time.
 const REQUEUE_AFTER: Duration = Duration::from_secs(1);
+/// The longest that it stays here: so the limit of deliveries takes more than an hour.
+const REQUEUE_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How long an ack waits for those before it, to go with them in one frame.
 const HOLD: Duration = Duration::from_millis(5);
 /// Most settlements done in one go.
@@ -38,6 +40,8 @@ pub(super) type Remembered = (LedgerKey, SubscriptionId);
 pub(super) struct Desk {
     settled: mpsc::UnboundedSender<Settled>,
     remembered: Mutex<HashMap<u64, Remembered>>,
+    /// How often those that came again were handed out before.
+    again: Mutex<HashMap<u64, u32>>,
     channel: ChannelStatus,
 }
 
@@ -61,6 +65,7 @@ impl Desk {
         let desk = Arc::new(Self {
             settled,
             remembered: Mutex::default(),
+            again: Mutex::default(),
             channel: channel.status().clone(),
         });
         let clerk = Clerk {
@@ -83,6 +88,16 @@ impl Desk {
     /// Has the ledger remember something just before message `tag` is acknowledged.
     pub(super) fn remember(&self, tag: u64, remembered: Remembered) {
         locked(&self.remembered).insert(tag, remembered);
+    }
+
+    /// Notes how often message `tag` was handed out before.
+    pub(super) fn came_again(&self, tag: u64, times: u32) {
+        locked(&self.again).insert(tag, times);
+    }
+
+    /// How long message `tag` stays here before it goes back. It is settled by this.
+    fn stay_of(&self, tag: u64) -> Duration {
+        stay(locked(&self.again).remove(&tag).unwrap_or(0))
     }
 
     /// Resolves when RabbitMQ knows of all that was settled before.
@@ -174,7 +189,9 @@ impl Clerk {
             if hurry {
                 self.give_back(tag).await;
             } else {
-                self.returning.insert(tag, REQUEUE_AFTER);
+                let desk = self.desk.upgrade();
+                let stay = desk.map_or(REQUEUE_AFTER, |desk| desk.stay_of(tag));
+                self.returning.insert(tag, stay);
             }
         }
         if !flushes.is_empty() {
@@ -216,6 +233,10 @@ impl Clerk {
             return;
         };
         let remembered: Vec<_> = {
+            let mut again = locked(&desk.again);
+            for tag in tags {
+                again.remove(tag);
+            }
             let mut all = locked(&desk.remembered);
             tags.iter().filter_map(|tag| all.remove(tag)).collect()
         };
@@ -240,10 +261,29 @@ impl Clerk {
     }
 }
 
+/// How long a message stays that was handed out so many times before.
+fn stay(times: u32) -> Duration {
+    let doubled = REQUEUE_AFTER.checked_mul(2_u32.saturating_pow(times));
+    doubled.map_or(REQUEUE_AFTER_MAX, |stay| stay.min(REQUEUE_AFTER_MAX))
+}
+
 /// Never, when there is no time.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_comes_again_and_again_stays_longer() {
+        let stays = [0, 1, 2, 5, 6, 99, u32::MAX].map(|times| stay(times).as_secs());
+        assert_eq!(stays, [1, 2, 4, 32, 60, 60, 60]);
+        let limit: Duration = (0..100).map(stay).sum();
+        assert!(limit > Duration::from_secs(90 * 60), "{limit:?}");
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::link::patience;
 use super::message;
-use super::{Rabbit, locked};
+use super::{Rabbit, locked, new_channel};
 use crate::codec;
 use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 
@@ -109,7 +109,7 @@ impl Feed {
         connection: &Connection,
         ledger: &Arc<dyn Ledger>,
     ) -> Result<(), lapin::Error> {
-        let channel = connection.create_channel().await?;
+        let channel = new_channel(connection).await?;
         let each = BasicQosOptions { global: false };
         channel.basic_qos(self.prefetch, each).await?;
         let mut consumer = self.subscribe(&channel).await?;
@@ -157,6 +157,9 @@ impl Feed {
             let Some(found) = found.transpose()? else {
                 return Ok(());
             };
+            if let Some(times) = message::handed_out_before(&found.properties) {
+                desk.came_again(found.delivery_tag, times);
+            }
             let desk = Arc::clone(desk);
             locked(&self.fetched).push_back(Fetched { found, desk });
             self.came.notify_one();

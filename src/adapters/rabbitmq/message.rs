@@ -192,6 +192,15 @@ impl Outgoing {
     }
 }
 
+/// How often a message was handed out before, if it was.
+pub(super) fn handed_out_before(properties: &BasicProperties) -> Option<u32> {
+    let headers = properties.headers().as_ref()?;
+    match plain(headers.inner().get("x-delivery-count")?) {
+        HeaderValue::Integer(times) if times > 0 => u32::try_from(times).ok(),
+        _ => None,
+    }
+}
+
 /// The rung that a due delivery waited on, in milliseconds.
 pub(super) fn rung_of(properties: &BasicProperties) -> Option<u64> {
     let queue = header(properties, "x-first-death-queue")?;
@@ -264,15 +273,13 @@ pub(super) fn quarantined(found: lapin::message::Delivery) -> Quarantined {
         },
     };
     let at = header(QUARANTINED_AT).and_then(|at| UnixMillis::parse_rfc3339(&at));
-    let published = properties.timestamp().map(|seconds| {
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        UnixMillis(seconds.saturating_mul(1000))
-    });
+    let published = properties.timestamp().map(from_seconds);
+    let died = died_at(properties);
     let mut message = event(found);
     message.headers.retain(|(name, _)| !name.starts_with(OWN));
     message.again = false;
     Quarantined {
-        at: at.or(published).unwrap_or(UnixMillis(0)),
+        at: at.or(died).or(published).unwrap_or(UnixMillis(0)),
         message,
         fault,
     }
@@ -324,6 +331,27 @@ fn type_of(properties: &BasicProperties) -> Option<&str> {
 fn header(properties: &BasicProperties, name: &str) -> Option<String> {
     let headers = properties.headers().as_ref()?;
     text_of(headers.inner().get(name)?)
+}
+
+fn from_seconds(seconds: u64) -> UnixMillis {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    UnixMillis(seconds.saturating_mul(1000))
+}
+
+/// When RabbitMQ last put it somewhere else, to the second.
+fn died_at(properties: &BasicProperties) -> Option<UnixMillis> {
+    let deaths = properties.headers().as_ref()?.inner().get("x-death")?;
+    let AMQPValue::FieldArray(deaths) = deaths else {
+        return None;
+    };
+    let times = deaths.as_slice().iter().filter_map(|death| match death {
+        AMQPValue::FieldTable(death) => match death.inner().get("time")? {
+            AMQPValue::Timestamp(seconds) => Some(from_seconds(*seconds)),
+            _ => None,
+        },
+        _ => None,
+    });
+    times.max()
 }
 
 fn has_died(properties: &BasicProperties) -> bool {

@@ -22,7 +22,7 @@ use super::inbox::PREFETCH_MAX;
 use super::{Rabbit, size, unavailable};
 use crate::ports::StoreError;
 
-/// How long another process may read before this one gives up.
+/// How long another may read before this one gives up.
 const TURN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long RabbitMQ may take to hand out a message that is there.
 const SLOW: Duration = Duration::from_secs(30);
@@ -70,8 +70,13 @@ impl<'a> Reader<'a> {
         rabbit: &'a Rabbit,
         queue: &ShortString,
     ) -> Result<Reader<'a>, StoreError> {
-        let turn = rabbit.reading.lock().await;
         let until = tokio::time::Instant::now() + TURN_PATIENCE;
+        let turn = tokio::time::timeout_at(until, rabbit.reading.lock()).await;
+        let turn = turn.map_err(|_| {
+            unavailable(format!(
+                "another call has been reading or redriving for {TURN_PATIENCE:?}; try again later"
+            ))
+        })?;
         loop {
             let mut reading = Reading {
                 channel: rabbit.channel().await?,

@@ -26,8 +26,8 @@ const BATCH: usize = 256;
 
 /// What this process has put to wait.
 pub(super) struct Waits {
-    /// How long after it was due something counts as held back.
-    patience: Duration,
+    /// How long after it was due something counts as held back; nothing is remembered without.
+    patience: Option<Duration>,
     known: Mutex<Known>,
 }
 
@@ -61,7 +61,7 @@ impl Waiting {
 }
 
 impl Waits {
-    pub(super) fn new(patience: Duration) -> Self {
+    pub(super) fn new(patience: Option<Duration>) -> Self {
         Self {
             patience,
             known: Mutex::default(),
@@ -70,9 +70,12 @@ impl Waits {
 
     /// Remembers what begins to wait at `now`.
     pub(super) fn begin(&self, waiting: Vec<Waiting>, now: UnixMillis) {
+        let Some(patience) = self.patience else {
+            return;
+        };
         let mut known = locked(&self.known);
         for one in waiting {
-            let overdue_at = now.after(Duration::from_millis(one.rung) + self.patience);
+            let overdue_at = now.after(Duration::from_millis(one.rung) + patience);
             known.keep(overdue_at, one);
         }
     }
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_not_overdue() {
-        let waits = Waits::new(Duration::from_secs(10));
+        let waits = Waits::new(Some(Duration::from_secs(10)));
         waits.begin(vec![waiting(1, 500, 9), waiting(2, 250, 9)], AT);
         waits.begin(vec![waiting(3, 250, 9)], AT);
         let after = |ms| AT.after(Duration::from_millis(ms));
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_same_wait_again_counts_once() {
-        let waits = Waits::new(Duration::ZERO);
+        let waits = Waits::new(Some(Duration::ZERO));
         waits.begin(vec![waiting(1, 0, 9), waiting(1, 0, 5)], AT);
         assert_eq!(locked(&waits.known).bytes, ENTRY_BYTES + 5);
         assert_eq!(keys(&waits.take_overdue(AT)), [1]);
@@ -203,18 +206,21 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let waits = Waits::new(Duration::ZERO);
+        let waits = Waits::new(Some(Duration::ZERO));
         for n in 0..9 {
             waits.begin(vec![waiting(n, 0, 6 * 1024 * 1024)], AT);
         }
         assert_eq!(keys(&waits.take_overdue(AT)), [0, 1, 2, 3, 4]);
         waits.begin(vec![waiting(9, 0, 6 * 1024 * 1024)], AT);
         assert_eq!(keys(&waits.take_overdue(AT)), [9]);
+        let without = Waits::new(None);
+        without.begin(vec![waiting(1, 0, 1)], AT);
+        assert!(without.take_overdue(AT).is_empty());
     }
 
     #[test]
     fn a_rung_is_avoided_until_something_comes_from_it() {
-        let waits = Waits::new(Duration::ZERO);
+        let waits = Waits::new(Some(Duration::ZERO));
         let asked = std::cell::Cell::new(0);
         let from = |rung| {
             asked.set(asked.get() + 1);
