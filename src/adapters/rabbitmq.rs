@@ -20,7 +20,6 @@ mod reader;
 mod topology;
 mod waits;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,9 +61,6 @@ const CONFLICT_PATIENCE: Duration = Duration::from_secs(30);
 const ACKS_SETTLE: Duration = Duration::from_millis(200);
 /// How long to wait before a connection that was of no use is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// How often is looked for what is overdue.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after it was due nobody is at a delivery any more: no shorter than the longest
 /// attempt.
@@ -306,67 +302,6 @@ impl Rabbit {
             }
             tracing::info!("exchanges and queues were declared again");
         }
-    }
-
-    /// Puts again what waits and is held back; for ever.
-    async fn keep_waits(&self) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            loop {
-                let overdue = self.waits.take_overdue(self.clock.now());
-                if overdue.is_empty() {
-                    break;
-                }
-                if let Err((overdue, error)) = self.put_again(overdue).await {
-                    tracing::debug!(%error, "what is overdue stays so");
-                    self.waits.look_later(overdue, self.clock.now());
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Puts copies of what is not settled. Returns what could not be dealt with, and why.
-    async fn put_again(&self, overdue: Vec<Waiting>) -> Result<(), (Vec<Waiting>, StoreError)> {
-        let missing = match self.not_settled(&overdue).await {
-            Ok(missing) => missing,
-            Err(error) => return Err((overdue, error)),
-        };
-        let is_missing = |one: &Waiting| missing.contains(&one.key);
-        let overdue: Vec<Waiting> = overdue.into_iter().filter(is_missing).collect();
-        if overdue.is_empty() {
-            return Ok(());
-        }
-        let copy = |one: &Waiting| one.message.clone().now(&self.names);
-        if let Err(error) = self.publish(overdue.iter().map(copy).collect()).await {
-            return Err((overdue, error));
-        }
-        let rungs: BTreeSet<u64> = overdue.iter().map(|one| one.rung).collect();
-        tracing::warn!(
-            deliveries = overdue.len(),
-            ?rungs,
-            "wait queues hold back what is due: copies are delivered, and other wait queues \
-             used until they hand on again"
-        );
-        self.waits.avoid(&rungs);
-        Ok(())
-    }
-
-    /// Which of these nobody has settled, nor can be about to take.
-    async fn not_settled(&self, overdue: &[Waiting]) -> Result<BTreeSet<LedgerKey>, StoreError> {
-        let channel = self.channel().await?;
-        let (ready, _) = size(&channel, &self.names.deliveries).await?;
-        let _ = channel.close(200, "done".into()).await;
-        if ready > 0 {
-            return Err(unavailable("it may be among the due deliveries"));
-        }
-        let keys: Vec<LedgerKey> = overdue.iter().map(|one| one.key).collect();
-        let settled = self.ledger.settled(&keys).await?;
-        let by_nobody = keys.into_iter().zip(settled);
-        Ok(by_nobody
-            .filter(|(_, by)| by.is_empty())
-            .map(|(key, _)| key)
-            .collect())
     }
 
     fn tell_down(&self, why: &dyn std::fmt::Display) {

@@ -3,13 +3,13 @@
 //! Loaded scope by scope on demand from the store, bounded in memory, dropped on change.
 //! A store that does not answer is an error here, never an empty scope.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use moka::sync::Cache;
 
 use super::admit::EndpointLimits;
-use crate::domain::id::SubscriptionId;
+use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::pattern::{EventView, Matcher};
 use crate::domain::retry::{Exponential, RetryPolicy};
 use crate::domain::signature::SigningKeys;
@@ -69,10 +69,15 @@ pub struct Directory {
 
 struct Inner {
     scopes: Cache<Scope, Arc<CompiledScope>>,
-    /// Grows with every change, so that what was loaded before one is not kept after it.
-    changes: AtomicU64,
-    /// Held while the cache is written because of a load or a change.
-    writing: Mutex<()>,
+    /// What is being loaded, and whether it changed meanwhile: then it is not kept. Locked
+    /// while the cache is written because of a load or a change.
+    loading: Mutex<HashMap<Scope, bool>>,
+}
+
+/// A scope that is being loaded.
+struct Loading<'a> {
+    inner: &'a Inner,
+    scope: &'a Scope,
 }
 
 impl Directory {
@@ -90,8 +95,7 @@ impl Directory {
                 .weigher(weigh)
                 .max_capacity(CACHED_MAX)
                 .build(),
-            changes: AtomicU64::new(0),
-            writing: Mutex::new(()),
+            loading: Mutex::default(),
         });
         let listener = Arc::clone(&inner);
         store.on_change(Box::new(move |scope| listener.changed(scope)));
@@ -118,13 +122,19 @@ impl Directory {
             self.telemetry.emit(CacheRequest::Hit);
             return Ok(compiled);
         }
-        let changes = self.inner.changes.load(Ordering::Acquire);
+        let loading = Loading::begin(&self.inner, scope);
         let loaded = self.store.of_scope(scope).await;
         let stored = loaded.inspect_err(|_| self.telemetry.emit(CacheRequest::Error))?;
         self.telemetry.emit(CacheRequest::Miss);
         let compiled = Arc::new(self.compile(stored));
-        self.inner.keep(scope, &compiled, changes);
+        loading.keep(&compiled);
         Ok(compiled)
+    }
+
+    /// Whether what is wanted of `tenant`'s events is in memory.
+    pub fn knows(&self, tenant: &TenantId) -> bool {
+        let scopes = &self.inner.scopes;
+        scopes.contains_key(&Scope::One(tenant.clone())) && scopes.contains_key(&Scope::Every)
     }
 
     /// The endpoint `id`, in `tenant`'s scope or in that of every tenant.
@@ -194,18 +204,39 @@ impl Directory {
 }
 
 impl Inner {
-    fn changed(&self, scope: &Scope) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        self.scopes.invalidate(scope);
+    fn loading(&self) -> MutexGuard<'_, HashMap<Scope, bool>> {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what was loaded, unless something changed since the load began.
-    fn keep(&self, scope: &Scope, compiled: &Arc<CompiledScope>, changes: u64) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.changes.load(Ordering::Acquire) == changes {
-            self.scopes.insert(scope.clone(), Arc::clone(compiled));
+    fn changed(&self, scope: &Scope) {
+        let mut loading = self.loading();
+        if let Some(changed) = loading.get_mut(scope) {
+            *changed = true;
         }
+        self.scopes.invalidate(scope);
+    }
+}
+
+impl<'a> Loading<'a> {
+    /// Only one at a time begins to load a scope.
+    fn begin(inner: &'a Inner, scope: &'a Scope) -> Self {
+        inner.loading().insert(scope.clone(), false);
+        Self { inner, scope }
+    }
+
+    /// Keeps what was loaded, unless it changed since the load began.
+    fn keep(self, compiled: &Arc<CompiledScope>) {
+        let loading = self.inner.loading();
+        if loading.get(self.scope) == Some(&false) {
+            let scopes = &self.inner.scopes;
+            scopes.insert(self.scope.clone(), Arc::clone(compiled));
+        }
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.inner.loading().remove(self.scope);
     }
 }
 

@@ -220,31 +220,29 @@ async fn begun(context: &Context, chunks: &[Chunk]) -> Vec<Begun> {
     }
 }
 
-/// An event whose subscriptions are known is planned at once. One whose subscriptions
-/// cannot be loaded now waits in a task of its own, holding its slot of the prefetch: who is
-/// known goes on being served, and intake pauses when all slots wait.
+/// An event whose subscriptions are known is planned at once. One whose subscriptions have
+/// to be loaded waits in a task of its own, holding its slot of the prefetch: who is known goes
+/// on being served, and intake pauses when all slots wait.
 async fn plan_or_wait(pipeline: &Pipeline, planned: Unplanned) {
-    match scopes_of(&pipeline.context, &planned.event).await {
-        Ok(scopes) => plan_and_offer(pipeline, planned, &scopes).await,
-        Err(error) if error.is_outage() => {
-            pipeline.spawn_until_stopped(|pipeline| async move {
-                let context = &pipeline.context;
-                let load = || scopes_of(context, &planned.event);
-                let scopes = until_available(context, "load subscriptions", load).await;
-                if let Ok(scopes) = scopes {
-                    plan_and_offer(&pipeline, planned, &scopes).await;
-                }
-            });
-        }
-        Err(error) => come_again(&pipeline.context, planned.ticket, &error),
+    let context = &pipeline.context;
+    if context.directory.knows(&planned.event.tenant)
+        && let Ok(scopes) = scopes_of(context, &planned.event).await
+    {
+        return plan_and_offer(pipeline, planned, &scopes);
     }
+    pipeline.spawn_until_stopped(|pipeline| async move {
+        let context = &pipeline.context;
+        let load = || scopes_of(context, &planned.event);
+        match until_available(context, "load subscriptions", load).await {
+            Ok(scopes) => plan_and_offer(&pipeline, planned, &scopes),
+            Err(_) => come_again(planned.ticket),
+        }
+    });
 }
 
 /// A record that cannot be read is one tenant's trouble: its messages go back to their queue
 /// and come again after a while, instead of holding the slots of all others.
-fn come_again(context: &Context, ticket: Ticket, error: &StoreError) {
-    let action = "load subscriptions";
-    context.telemetry.emit(StoreTrouble { action, error });
+fn come_again(ticket: Ticket) {
     drop(ticket);
 }
 
@@ -271,11 +269,7 @@ impl Unplanned {
     }
 }
 
-async fn plan_and_offer(
-    pipeline: &Pipeline,
-    unplanned: Unplanned,
-    scopes: &[Arc<CompiledScope>; 2],
-) {
+fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<CompiledScope>; 2]) {
     let Unplanned {
         event,
         message,
@@ -403,20 +397,20 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
         in_flight.delivery_ended();
     });
     let work = Work { delivery, ticket };
-    match super::current_endpoint(context, &work.delivery).await {
-        Ok(found) => offer_again(pipeline, work, found),
-        // As with events: who is known goes on being served.
-        Err(error) if error.is_outage() => {
-            pipeline.spawn_until_stopped(|pipeline| async move {
-                let context = &pipeline.context;
-                let load = || super::current_endpoint(context, &work.delivery);
-                if let Ok(found) = until_available(context, "load subscription", load).await {
-                    offer_again(&pipeline, work, found);
-                }
-            });
-        }
-        Err(error) => come_again(context, work.ticket, &error),
+    // As with events: who is known goes on being served.
+    if context.directory.knows(&work.delivery.event.tenant)
+        && let Ok(found) = super::current_endpoint(context, &work.delivery).await
+    {
+        return offer_again(pipeline, work, found);
     }
+    pipeline.spawn_until_stopped(|pipeline| async move {
+        let context = &pipeline.context;
+        let load = || super::current_endpoint(context, &work.delivery);
+        match until_available(context, "load subscription", load).await {
+            Ok(found) => offer_again(&pipeline, work, found),
+            Err(_) => come_again(work.ticket),
+        }
+    });
 }
 
 /// What ends here is given up on the side: many that do share their commits.

@@ -24,10 +24,9 @@ const EVERY: Duration = Duration::from_millis(20);
 const IDLE_EVENTS: usize = 500;
 /// Twice what was measured, without optimization.
 const PEAK_BYTES_MAX: usize = 360 * 1024 * 1024;
-/// The most deliveries of the many that one of a neighbour waits for: the default of
-/// `delivery.max_in_flight` before it has its own place, as many again while it shares the
-/// machine with them, and the default of `plan.chunk` when one was just planned.
-const AHEAD_MAX: usize = 2 * 2048 + 500;
+/// The most deliveries of the many that one of a neighbour waits for: one and a half times the
+/// default of `plan.chunk` are in flight, and it shares the machine with them.
+const AHEAD_MAX: usize = 4 * 500;
 
 /// What arrived: how often at each path of the many, and when each event of the neighbours.
 #[derive(Default)]

@@ -12,15 +12,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::locked;
 use super::message::Outgoing;
+use super::{Rabbit, locked, size, unavailable};
 use crate::domain::id::LedgerKey;
 use crate::domain::timestamp::UnixMillis;
+use crate::ports::StoreError;
 
 /// Most bytes of bodies that are remembered. What is put beyond them is RabbitMQ's alone.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What is remembered beside a body, about.
 const ENTRY_BYTES: usize = 512;
+/// How often is looked for what is overdue.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most that are looked at in one go.
 const BATCH: usize = 256;
 
@@ -148,6 +151,69 @@ impl Known {
         self.bytes -= waiting.bytes();
         self.places.remove(&waiting.key);
         Some(waiting)
+    }
+}
+
+impl Rabbit {
+    /// Puts again what waits and is held back; for ever.
+    pub(super) async fn keep_waits(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            loop {
+                let overdue = self.waits.take_overdue(self.clock.now());
+                if overdue.is_empty() {
+                    break;
+                }
+                if let Err((overdue, error)) = self.put_again(overdue).await {
+                    tracing::debug!(%error, "what is overdue stays so");
+                    self.waits.look_later(overdue, self.clock.now());
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Puts copies of what is not settled. Returns what could not be dealt with, and why.
+    async fn put_again(&self, overdue: Vec<Waiting>) -> Result<(), (Vec<Waiting>, StoreError)> {
+        let missing = match self.not_settled(&overdue).await {
+            Ok(missing) => missing,
+            Err(error) => return Err((overdue, error)),
+        };
+        let is_missing = |one: &Waiting| missing.contains(&one.key);
+        let overdue: Vec<Waiting> = overdue.into_iter().filter(is_missing).collect();
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        let copy = |one: &Waiting| one.message.clone().now(&self.names);
+        if let Err(error) = self.publish(overdue.iter().map(copy).collect()).await {
+            return Err((overdue, error));
+        }
+        let rungs: BTreeSet<u64> = overdue.iter().map(|one| one.rung).collect();
+        tracing::warn!(
+            deliveries = overdue.len(),
+            ?rungs,
+            "wait queues hold back what is due: copies are delivered, and other wait queues \
+             used until they hand on again"
+        );
+        self.waits.avoid(&rungs);
+        Ok(())
+    }
+
+    /// Which of these nobody has settled, nor can be about to take.
+    async fn not_settled(&self, overdue: &[Waiting]) -> Result<BTreeSet<LedgerKey>, StoreError> {
+        let channel = self.channel().await?;
+        let (ready, _) = size(&channel, &self.names.deliveries).await?;
+        let _ = channel.close(200, "done".into()).await;
+        if ready > 0 {
+            return Err(unavailable("it may be among the due deliveries"));
+        }
+        let keys: Vec<LedgerKey> = overdue.iter().map(|one| one.key).collect();
+        let settled = self.ledger.settled(&keys).await?;
+        let by_nobody = keys.into_iter().zip(settled);
+        Ok(by_nobody
+            .filter(|(_, by)| by.is_empty())
+            .map(|(key, _)| key)
+            .collect())
     }
 }
 

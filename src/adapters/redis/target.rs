@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection, PubSubStream};
+use ::redis::aio::{ConnectionLike, MultiplexedConnection, PubSubSink, PubSubStream};
 use ::redis::cluster::ClusterClientBuilder;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::io::tcp::TcpSettings;
@@ -64,6 +64,14 @@ pub(super) enum Conn {
     Cluster(ClusterConnection),
 }
 
+/// What is published on a channel.
+pub(super) struct Messages {
+    pub(super) stream: PubSubStream,
+    /// It has to live: without it redis 1.8.1 reads one message and is not woken for the
+    /// next (`PipelineSink::poll_close`).
+    _sink: PubSubSink,
+}
+
 impl Target {
     pub(super) fn new(url: RedisUrl, ca_file: Option<&Path>) -> Result<Self, OpenError> {
         for node in url.expose_nodes() {
@@ -103,7 +111,7 @@ impl Target {
 
     /// What is published on `channel`, by a connection of its own. On a cluster any node
     /// hears everything: each time another one is asked.
-    pub(super) async fn listen(&self, channel: &str) -> RedisResult<PubSubStream> {
+    pub(super) async fn listen(&self, channel: &str) -> RedisResult<Messages> {
         let client = match self.url.form() {
             RedisForm::Sentinel { master } => self.master(master).await?,
             RedisForm::Single => self.client(self.node(0)?)?,
@@ -113,9 +121,12 @@ impl Target {
             }
         };
         let listen = async {
-            let mut pubsub = client.get_async_pubsub().await?;
-            pubsub.subscribe(channel).await?;
-            Ok(pubsub.into_on_message())
+            let (mut sink, stream) = client.get_async_pubsub().await?.split();
+            sink.subscribe(channel).await?;
+            Ok(Messages {
+                stream,
+                _sink: sink,
+            })
         };
         within(CONNECT_LIMIT, listen).await
     }

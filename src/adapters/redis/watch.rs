@@ -177,7 +177,8 @@ pub(super) async fn close_gaps(core: Arc<Core>) {
             if is_told() {
                 continue;
             }
-            core.deaf.notify_one();
+            // Who has just begun to listen is told of the next gap.
+            core.deaf.notify_waiters();
         }
         // What could not be compared shows as a gap again at the next look.
         if let Err(error) = compare(&core).await {
@@ -231,12 +232,17 @@ pub(super) async fn hear(core: Arc<Core>) {
         core.link.wait_up().await;
         let listening = core.link.target.listen(&core.keys.channel);
         match within(CONNECT_LIMIT, listening).await {
-            Ok(messages) => {
+            Ok(mut messages) => {
+                // What was published before is looked up, and is no sign of being deaf; what
+                // comes meanwhile waits.
+                if let Err(error) = compare(&core).await {
+                    tracing::debug!(%error, "the versions of scopes could not be compared");
+                    core.look_now.notify_one();
+                }
                 core.hears.store(true, Ordering::Release);
-                // What was published before is looked up.
-                core.look_now.notify_one();
+                let stream = &mut messages.stream;
                 tokio::select! {
-                    () = messages.for_each(async |message| heard(&core, &message)) => {}
+                    () = stream.for_each(async |message| heard(&core, &message)) => {}
                     () = core.deaf.notified() => {}
                 }
                 core.hears.store(false, Ordering::Release);
