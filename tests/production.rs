@@ -63,7 +63,7 @@ mod backend {
                 ca_file: None,
                 prefix: config.broker.prefix.clone(),
                 prefetch: 1,
-                overdue_after: None,
+                overdue: None,
                 ledger: ledger.unwrap(),
                 clock: Arc::new(SystemClock),
                 chance: Arc::new(SystemChance),

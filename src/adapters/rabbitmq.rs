@@ -42,6 +42,7 @@ use names::Names;
 pub use names::declared;
 use publisher::Publisher;
 pub use topology::{Conflict, TopologyError};
+pub use waits::Overdue;
 use waits::{Waiting, Waits};
 
 use crate::domain::id::{LedgerKey, SubscriptionId};
@@ -62,12 +63,6 @@ const ACKS_SETTLE: Duration = Duration::from_millis(200);
 /// How long to wait before a connection that was of no use is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long after it was due nobody is at a delivery any more: no shorter than the longest
-/// attempt.
-const OVERDUE_AFTER: Duration = Duration::from_secs(75);
-/// How long the ledger has to remember what is settled, to tell what is overdue.
-const REMEMBERED_AT_LEAST: Duration = Duration::from_secs(3600);
-
 /// How to reach RabbitMQ, and what it is used with.
 pub struct RabbitSettings {
     /// `broker.url`: each node of the cluster, with its credentials.
@@ -78,9 +73,9 @@ pub struct RabbitSettings {
     pub prefix: String,
     /// Events, and due deliveries, fetched ahead: `intake.prefetch`, at most 2000.
     pub prefetch: u16,
-    /// How long after it was due a delivery that waits and was not settled is put again;
-    /// `None` when the ledger cannot tell. See [`overdue_after`].
-    pub overdue_after: Option<Duration>,
+    /// When a delivery that waits and was not settled is put again; `None` when the ledger
+    /// cannot tell.
+    pub overdue: Option<Overdue>,
     /// Knows what is settled.
     pub ledger: Arc<dyn Ledger>,
     /// What time it is.
@@ -89,11 +84,6 @@ pub struct RabbitSettings {
     pub chance: Arc<dyn Chance>,
     /// Where to tell what happens.
     pub telemetry: Telemetry,
-}
-
-/// What [`RabbitSettings::overdue_after`] is, with a ledger that remembers for `window`.
-pub fn overdue_after(window: Duration) -> Option<Duration> {
-    (window >= REMEMBERED_AT_LEAST).then_some(OVERDUE_AFTER)
 }
 
 /// Why RabbitMQ cannot be used as configured.
@@ -166,7 +156,7 @@ impl Rabbit {
             events: Feed::new(names.events.clone(), settings.prefetch),
             deliveries: Feed::new(names.deliveries.clone(), settings.prefetch),
             out: Arc::default(),
-            waits: Waits::new(settings.overdue_after),
+            waits: Waits::new(settings.overdue),
             names,
             ledger: settings.ledger,
             clock: settings.clock,
@@ -360,8 +350,12 @@ impl Outbox for Rabbit {
             let key = waits_as(&parcel);
             let message = Outgoing::of(parcel, &self.names, now, &avoided, || self.new_id());
             if let (Some(key), Some(rung)) = (key, message.rung) {
-                let message = message.clone();
-                waiting.push(Waiting { key, rung, message });
+                waiting.push(Waiting {
+                    key,
+                    rung,
+                    due: now.after(Duration::from_millis(rung)),
+                    message: message.clone(),
+                });
             }
             message
         };
@@ -371,7 +365,7 @@ impl Outbox for Rabbit {
             refused = held => return refused,
             published = self.publish(messages) => published?,
         }
-        self.waits.begin(waiting, now);
+        self.waits.begin(waiting);
         if settled.is_empty() {
             return Ok(());
         }

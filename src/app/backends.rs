@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use crate::adapters::https::{HttpsSettings, HttpsTransport, read_ca_file};
-use crate::adapters::rabbitmq::{Rabbit, RabbitSettings, overdue_after};
+use crate::adapters::rabbitmq::{Overdue, Rabbit, RabbitSettings};
 use crate::adapters::redis::{Redis, RedisSettings};
 use crate::adapters::sqlite::{Sqlite, SqliteSettings};
 use crate::adapters::system::{SystemChance, SystemClock};
@@ -93,7 +93,7 @@ async fn production(
         ca_file: config.broker.ca_file.clone(),
         prefix: config.broker.prefix.clone(),
         prefetch: u16::try_from(config.intake.prefetch).unwrap_or(u16::MAX),
-        overdue_after: overdue_after(config.dedup.window),
+        overdue: Overdue::with_ledger(config.dedup.window),
         ledger: redis.clone(),
         clock: Arc::clone(&clock),
         chance: Arc::clone(&chance),

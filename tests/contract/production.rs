@@ -93,7 +93,7 @@ impl Servers {
             ca_file: None,
             prefix: config.broker.prefix,
             prefetch: 2000,
-            overdue_after: None,
+            overdue: None,
             ledger: redis.clone(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(SystemChance),

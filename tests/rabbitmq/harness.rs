@@ -76,7 +76,7 @@ impl Place {
             ca_file: None::<PathBuf>,
             prefix: self.prefix.clone(),
             prefetch: 2000,
-            overdue_after: None,
+            overdue: None,
             ledger: self.ledger.clone(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(SystemChance),

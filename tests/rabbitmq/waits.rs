@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use carillon::adapters::rabbitmq::Overdue;
 use carillon::domain::retry::Due;
 use carillon::ports::{Ledger as _, Outbox as _, Parcel};
 
@@ -77,7 +78,10 @@ async fn a_wait_with_room_stays_within_it() {
 async fn what_is_held_back_is_put_again() {
     let place = Place::shared().await;
     let mut settings = place.settings();
-    settings.overdue_after = Some(Duration::from_secs(1));
+    settings.overdue = Some(Overdue {
+        from: Duration::from_secs(1),
+        until: Duration::from_secs(600),
+    });
     let (rabbit, plain) = (place.open_with(settings).await, place.plain().await);
     let wait = |n: u32| due_after(delivery(n), Duration::from_secs(2));
     let size = async |rung: &str| plain.ready(&place.name(rung)).await;

@@ -18,6 +18,9 @@ use crate::domain::id::LedgerKey;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoreError;
 
+/// How long after it was due nobody is at a delivery any more: no shorter than the longest
+/// attempt.
+const OVERDUE_AFTER: Duration = Duration::from_secs(75);
 /// Most bytes of bodies that are remembered. What is put beyond them is RabbitMQ's alone.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What is remembered beside a body, about.
@@ -27,10 +30,28 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most that are looked at in one go.
 const BATCH: usize = 256;
 
+/// When a delivery that waits counts as held back, both after it was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// From then on.
+    pub from: Duration,
+    /// Until then: no longer than the ledger remembers what is settled.
+    pub until: Duration,
+}
+
+impl Overdue {
+    /// With a ledger that remembers for `window`; `None` when that is too short.
+    pub fn with_ledger(window: Duration) -> Option<Self> {
+        let from = OVERDUE_AFTER;
+        let until = window.saturating_sub(from);
+        (until > from).then_some(Self { from, until })
+    }
+}
+
 /// What this process has put to wait.
 pub(super) struct Waits {
-    /// How long after it was due something counts as held back; nothing is remembered without.
-    patience: Option<Duration>,
+    /// Nothing is remembered without.
+    overdue: Option<Overdue>,
     known: Mutex<Known>,
 }
 
@@ -44,7 +65,7 @@ struct Known {
     avoided: BTreeSet<u64>,
 }
 
-/// When it counts as held back, and a number that tells those apart which are equal in this.
+/// When it is looked at, and a number that tells those apart which are equal in this.
 type Place = (UnixMillis, u64);
 
 /// A delivery that waits.
@@ -53,6 +74,8 @@ pub(super) struct Waiting {
     pub(super) key: LedgerKey,
     /// Where it waits: the rung's milliseconds.
     pub(super) rung: u64,
+    /// Until when.
+    pub(super) due: UnixMillis,
     /// The message.
     pub(super) message: Outgoing,
 }
@@ -64,22 +87,21 @@ impl Waiting {
 }
 
 impl Waits {
-    pub(super) fn new(patience: Option<Duration>) -> Self {
+    pub(super) fn new(overdue: Option<Overdue>) -> Self {
         Self {
-            patience,
+            overdue,
             known: Mutex::default(),
         }
     }
 
-    /// Remembers what begins to wait at `now`.
-    pub(super) fn begin(&self, waiting: Vec<Waiting>, now: UnixMillis) {
-        let Some(patience) = self.patience else {
+    /// Remembers what waits.
+    pub(super) fn begin(&self, waiting: Vec<Waiting>) {
+        let Some(overdue) = self.overdue else {
             return;
         };
         let mut known = locked(&self.known);
         for one in waiting {
-            let overdue_at = now.after(Duration::from_millis(one.rung) + patience);
-            known.keep(overdue_at, one);
+            known.keep(one.due.after(overdue.from), one);
         }
     }
 
@@ -97,8 +119,12 @@ impl Waits {
         }
     }
 
-    /// Some that count as held back. They are forgotten.
+    /// Some that count as held back. They are forgotten, and so are those that the ledger may
+    /// have forgotten.
     pub(super) fn take_overdue(&self, now: UnixMillis) -> Vec<Waiting> {
+        let Some(limits) = self.overdue else {
+            return Vec::new();
+        };
         let mut known = locked(&self.known);
         let overdue: Vec<Place> = known
             .by_time
@@ -109,6 +135,7 @@ impl Waits {
         overdue
             .into_iter()
             .filter_map(|place| known.forget(place))
+            .filter(|one| now < one.due.after(limits.until))
             .collect()
     }
 
@@ -229,6 +256,7 @@ mod tests {
         Waiting {
             key: LedgerKey([n; 16]),
             rung,
+            due: AT.after(Duration::from_millis(rung)),
             message: Outgoing {
                 exchange: "".into(),
                 routing_key: "q".into(),
@@ -240,15 +268,20 @@ mod tests {
         }
     }
 
+    fn overdue(from: u64, until: u64) -> Option<Overdue> {
+        let [from, until] = [from, until].map(Duration::from_millis);
+        Some(Overdue { from, until })
+    }
+
     fn keys(overdue: &[Waiting]) -> Vec<u8> {
         overdue.iter().map(|one| one.key.0[0]).collect()
     }
 
     #[test]
     fn what_comes_back_is_not_overdue() {
-        let waits = Waits::new(Some(Duration::from_secs(10)));
-        waits.begin(vec![waiting(1, 500, 9), waiting(2, 250, 9)], AT);
-        waits.begin(vec![waiting(3, 250, 9)], AT);
+        let waits = Waits::new(overdue(10_000, 90_000));
+        waits.begin(vec![waiting(1, 500, 9), waiting(2, 250, 9)]);
+        waits.begin(vec![waiting(3, 250, 9)]);
         let after = |ms| AT.after(Duration::from_millis(ms));
         assert!(waits.take_overdue(after(10_249)).is_empty());
         waits.came(LedgerKey([2; 16]), || None);
@@ -263,30 +296,45 @@ mod tests {
 
     #[test]
     fn the_same_wait_again_counts_once() {
-        let waits = Waits::new(Some(Duration::ZERO));
-        waits.begin(vec![waiting(1, 0, 9), waiting(1, 0, 5)], AT);
+        let waits = Waits::new(overdue(0, 1));
+        waits.begin(vec![waiting(1, 0, 9), waiting(1, 0, 5)]);
         assert_eq!(locked(&waits.known).bytes, ENTRY_BYTES + 5);
         assert_eq!(keys(&waits.take_overdue(AT)), [1]);
         assert_eq!(locked(&waits.known).bytes, 0);
     }
 
     #[test]
+    fn what_the_ledger_may_have_forgotten_is_not_put_again() {
+        let waits = Waits::new(overdue(10_000, 20_000));
+        let after = |ms| AT.after(Duration::from_millis(ms));
+        waits.begin(vec![waiting(1, 250, 9), waiting(2, 500, 9)]);
+        let overdue = waits.take_overdue(after(15_000));
+        assert_eq!(keys(&overdue), [1, 2]);
+        waits.look_later(overdue, after(15_000));
+        assert_eq!(keys(&waits.take_overdue(after(20_250))), [2]);
+        assert_eq!(locked(&waits.known).bytes, 0);
+        let window = |secs| Overdue::with_ledger(Duration::from_secs(secs));
+        assert_eq!(window(600).unwrap().until, Duration::from_secs(525));
+        assert_eq!((window(150), window(0)), (None, None));
+    }
+
+    #[test]
     fn memory_is_bounded() {
-        let waits = Waits::new(Some(Duration::ZERO));
+        let waits = Waits::new(overdue(0, 1));
         for n in 0..9 {
-            waits.begin(vec![waiting(n, 0, 6 * 1024 * 1024)], AT);
+            waits.begin(vec![waiting(n, 0, 6 * 1024 * 1024)]);
         }
         assert_eq!(keys(&waits.take_overdue(AT)), [0, 1, 2, 3, 4]);
-        waits.begin(vec![waiting(9, 0, 6 * 1024 * 1024)], AT);
+        waits.begin(vec![waiting(9, 0, 6 * 1024 * 1024)]);
         assert_eq!(keys(&waits.take_overdue(AT)), [9]);
         let without = Waits::new(None);
-        without.begin(vec![waiting(1, 0, 1)], AT);
+        without.begin(vec![waiting(1, 0, 1)]);
         assert!(without.take_overdue(AT).is_empty());
     }
 
     #[test]
     fn a_rung_is_avoided_until_something_comes_from_it() {
-        let waits = Waits::new(Some(Duration::ZERO));
+        let waits = Waits::new(overdue(0, 1));
         let asked = std::cell::Cell::new(0);
         let from = |rung| {
             asked.set(asked.get() + 1);
