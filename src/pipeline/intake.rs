@@ -4,6 +4,7 @@
 //! blocks what is behind it. Of two messages with the same event, the second waits until
 //! the first is settled; then the ledger knows what is left to do.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use super::{Context, Pipeline, Work};
 use crate::codec;
 use crate::domain::delivery::{DeadReason, EventFacts};
 use crate::domain::event::{Event, EventFault, FaultReason};
-use crate::domain::id::{LedgerKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
 use crate::domain::lane::Freshness;
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
@@ -156,15 +157,17 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
 async fn begin(pipeline: &Pipeline, claimed: Vec<Unplanned>) {
     let chunks: Vec<Chunk> = claimed.iter().map(|claimed| claimed.chunk).collect();
     let begun = begun(&pipeline.context, &chunks).await;
+    let mut ours = Vec::with_capacity(claimed.len());
     for (mut unplanned, begun) in claimed.into_iter().zip(begun) {
         if unplanned.take_up(begun) {
-            plan_or_wait(pipeline, unplanned).await;
+            ours.push(unplanned);
         } else {
             pipeline.spawn_until_stopped(|pipeline| async move {
                 begin_later(&pipeline, unplanned).await;
             });
         }
     }
+    plan_or_wait(pipeline, ours).await;
 }
 
 /// Waits until the other process is done with the event.
@@ -174,7 +177,7 @@ async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
         let begun = begun(&pipeline.context, &[unplanned.chunk]).await;
         for begun in begun {
             if unplanned.take_up(begun) {
-                return plan_or_wait(pipeline, unplanned).await;
+                return plan_or_wait(pipeline, vec![unplanned]).await;
             }
         }
     }
@@ -220,24 +223,43 @@ async fn begun(context: &Context, chunks: &[Chunk]) -> Vec<Begun> {
     }
 }
 
-/// An event whose subscriptions are known is planned at once. One whose subscriptions have
-/// to be loaded waits in a task of its own, holding its slot of the prefetch: who is known goes
-/// on being served, and intake pauses when all slots wait.
-async fn plan_or_wait(pipeline: &Pipeline, planned: Unplanned) {
+/// Events whose subscriptions are known are planned at once. Where they have to be loaded, a
+/// tenant's events wait in a task of their own, holding their slots of the prefetch: who is
+/// known goes on being served, and intake pauses when all slots wait. A tenant's events keep
+/// their order: what was in flight when a process ended is soon served again.
+async fn plan_or_wait(pipeline: &Pipeline, events: Vec<Unplanned>) {
     let context = &pipeline.context;
-    if context.directory.knows(&planned.event.tenant)
-        && let Ok(scopes) = scopes_of(context, &planned.event).await
-    {
-        return plan_and_offer(pipeline, planned, &scopes);
-    }
-    pipeline.spawn_until_stopped(|pipeline| async move {
-        let context = &pipeline.context;
-        let load = || scopes_of(context, &planned.event);
-        match until_available(context, "load subscriptions", load).await {
-            Ok(scopes) => plan_and_offer(&pipeline, planned, &scopes),
-            Err(_) => come_again(planned.ticket),
+    let mut unknown: HashMap<TenantId, Vec<Unplanned>> = HashMap::new();
+    for unplanned in events {
+        let tenant = &unplanned.event.tenant;
+        if !unknown.contains_key(tenant)
+            && context.directory.knows(tenant)
+            && let Ok(scopes) = scopes_of(context, tenant).await
+        {
+            plan_and_offer(pipeline, unplanned, &scopes);
+        } else {
+            let waiting = unknown.entry(tenant.clone()).or_default();
+            waiting.push(unplanned);
         }
-    });
+    }
+    for (tenant, waiting) in unknown {
+        pipeline.spawn_until_stopped(|pipeline| async move {
+            plan_loaded(&pipeline, &tenant, waiting).await;
+        });
+    }
+}
+
+async fn plan_loaded(pipeline: &Pipeline, tenant: &TenantId, waiting: Vec<Unplanned>) {
+    let context = &pipeline.context;
+    let load = || scopes_of(context, tenant);
+    let loaded = until_available(context, "load subscriptions", load).await;
+    for unplanned in waiting {
+        match &loaded {
+            Ok(scopes) => plan_and_offer(pipeline, unplanned, scopes),
+            Err(_) => come_again(unplanned.ticket),
+        }
+        tokio::task::consume_budget().await;
+    }
 }
 
 /// A record that cannot be read is one tenant's trouble: its messages go back to their queue
@@ -323,9 +345,9 @@ async fn put_rest(context: &Context, rest: EventMessage, ticket: Ticket, some: u
 
 async fn scopes_of(
     context: &Context,
-    event: &Event,
+    tenant: &TenantId,
 ) -> Result<[Arc<CompiledScope>; 2], StoreError> {
-    let own = Scope::One(event.tenant.clone());
+    let own = Scope::One(tenant.clone());
     let directory = &context.directory;
     Ok([
         directory.scope(&own).await?,
