@@ -9,8 +9,11 @@
 //! knows a copy. A queue that held something back is avoided until something comes from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use lapin::Connection;
+use tokio::time::Instant;
 
 use super::message::Outgoing;
 use super::{Rabbit, locked, size, unavailable};
@@ -27,6 +30,8 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 const ENTRY_BYTES: usize = 512;
 /// How often is looked for what is overdue.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long it may take to ask what is settled.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most that are looked at in one go.
 const BATCH: usize = 256;
 
@@ -182,29 +187,50 @@ impl Known {
 }
 
 impl Rabbit {
-    /// Puts again what waits and is held back; for ever.
+    /// Puts again what waits and is held back; for ever. After an outage all that waits is
+    /// late: a connection has to last before anything counts as held back.
     pub(super) async fn keep_waits(&self) {
+        let Some(Overdue { from: steady, .. }) = self.waits.overdue else {
+            return;
+        };
+        let mut lasting: Option<(Weak<Connection>, Instant)> = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            loop {
-                let overdue = self.waits.take_overdue(self.clock.now());
-                if overdue.is_empty() {
-                    break;
-                }
-                if let Err((overdue, error)) = self.put_again(overdue).await {
-                    tracing::debug!(%error, "what is overdue stays so");
-                    self.waits.look_later(overdue, self.clock.now());
-                    break;
-                }
+            let now = self.consuming.connection().ok();
+            let now = now.map(|connection| Arc::downgrade(&connection));
+            lasting = now.map(|now| match lasting.take() {
+                Some((before, since)) if before.ptr_eq(&now) => (before, since),
+                _ => (now, Instant::now()),
+            });
+            if lasting
+                .as_ref()
+                .is_some_and(|(_, since)| since.elapsed() >= steady)
+            {
+                self.put_all_again().await;
+            }
+        }
+    }
+
+    async fn put_all_again(&self) {
+        loop {
+            let overdue = self.waits.take_overdue(self.clock.now());
+            if overdue.is_empty() {
+                return;
+            }
+            if let Err((overdue, error)) = self.put_again(overdue).await {
+                tracing::debug!(%error, "what is overdue stays so");
+                return self.waits.look_later(overdue, self.clock.now());
             }
         }
     }
 
     /// Puts copies of what is not settled. Returns what could not be dealt with, and why.
     async fn put_again(&self, overdue: Vec<Waiting>) -> Result<(), (Vec<Waiting>, StoreError)> {
-        let missing = match self.not_settled(&overdue).await {
-            Ok(missing) => missing,
-            Err(error) => return Err((overdue, error)),
+        let asking = tokio::time::timeout(ASK_TIMEOUT, self.not_settled(&overdue));
+        let missing = match asking.await {
+            Ok(Ok(missing)) => missing,
+            Ok(Err(error)) => return Err((overdue, error)),
+            Err(_) => return Err((overdue, unavailable("no answer"))),
         };
         let is_missing = |one: &Waiting| missing.contains(&one.key);
         let overdue: Vec<Waiting> = overdue.into_iter().filter(is_missing).collect();
