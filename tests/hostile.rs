@@ -147,9 +147,10 @@ async fn drain(stream: &mut TcpStream) -> std::io::Result<()> {
 /// Sends `start`, then one byte a second.
 async fn drip(stream: &mut TcpStream, start: &[u8]) -> std::io::Result<()> {
     stream.write_all(start).await?;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
+        seconds.tick().await;
         stream.write_all(b"x").await?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

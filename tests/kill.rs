@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carillon::cli::receiver::{Behaviour, Receiver, ReceiverSettings, Reply};
 use carillon::domain::id::{DeliveryId, EventId, LedgerKey, SubscriptionId, TenantId};
@@ -19,6 +19,9 @@ use http::StatusCode;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
+
+#[path = "support/until.rs"]
+mod until;
 
 const EVENTS: usize = 2_000;
 const SUBSCRIPTIONS: usize = 5;
@@ -77,15 +80,8 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until::until(what, PATIENCE, look).await
 }
 
 /// Answers everything with 200 after a moment, so that there is always something in flight.
@@ -135,15 +131,14 @@ fn batch(number: usize) -> Value {
 
 /// Publishes one batch, again and again until it is accepted: ids make that safe.
 async fn publish(client: &reqwest::Client, api: &Mutex<String>, batch: &Value) {
-    let begun = Instant::now();
+    let mut looks = until::Looks::new(PATIENCE);
     loop {
+        looks.next("a batch to be accepted").await;
         let url = format!("{}/v1/events", api.lock().unwrap());
         let sent = client.post(url).json(batch).send().await;
         if sent.is_ok_and(|answer| answer.status() == StatusCode::ACCEPTED) {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "a batch was not accepted");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

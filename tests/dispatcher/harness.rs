@@ -2,7 +2,7 @@
 //! the calls of its API that tests make.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carillon::adapters::sqlite::OpenError;
 use carillon::app::Carillon;
@@ -15,23 +15,17 @@ use tempfile::TempDir;
 
 use crate::backend::Place;
 
+#[path = "../support/until.rs"]
+mod until;
+
 /// The account of most tests.
 pub const TENANT: &str = "acme";
 /// Long enough for anything that works, on a busy machine too.
 const WITHIN: Duration = Duration::from_secs(40);
-/// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Looks again and again until `look` gives something; fails when it has not in good time.
-pub async fn poll_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < WITHIN, "waited too long: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+pub async fn poll_until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until::until(what, WITHIN, look).await
 }
 
 /// Milliseconds.

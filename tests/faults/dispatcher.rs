@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+#[path = "../support/until.rs"]
+mod until;
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// How long one answer of the dispatcher may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Environment variables.
 pub type Variables = Vec<(&'static str, String)>;
@@ -229,22 +230,14 @@ fn free_address() -> String {
 }
 
 /// Looks until there is something to be seen.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until::until(what, PATIENCE, look).await
 }
 
 /// Looks until it is so.
 pub async fn until_true(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let mut looks = until::Looks::new(PATIENCE);
     while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        looks.next(what).await;
     }
 }

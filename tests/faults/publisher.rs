@@ -12,7 +12,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::json;
 
 use super::arrivals::TENANT;
-use super::dispatcher::PATIENCE;
+use super::dispatcher::{PATIENCE, until};
 
 /// Where events go.
 pub const EXCHANGE: &str = "carillon.events";
@@ -20,10 +20,10 @@ pub const EXCHANGE: &str = "carillon.events";
 const CHUNK: usize = 250;
 /// How long a confirm may take before its outcome counts as unknown.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
+/// How soon it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait before it is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A message to publish.
 #[derive(Clone, Debug)]
@@ -63,13 +63,11 @@ impl Publisher {
         for chunk in messages.chunks(CHUNK) {
             let mut left: Vec<&Message> = chunk.iter().collect();
             let begun = Instant::now();
-            loop {
-                left = self.try_publish(&left).await;
-                if left.is_empty() {
-                    break;
-                }
+            let mut tries = tokio::time::interval(AGAIN_AFTER);
+            while !left.is_empty() {
+                tries.tick().await;
                 assert!(begun.elapsed() < PATIENCE, "events were not confirmed");
-                tokio::time::sleep(AGAIN_AFTER).await;
+                left = self.try_publish(&left).await;
             }
         }
         self.unconfirmed - before
@@ -195,7 +193,7 @@ pub async fn look_through(connection: &Connection, queues: &[String]) -> Vec<Vec
 /// A connection to a node that answers.
 pub async fn connect(urls: &str) -> Connection {
     let mut urls = urls.split(',').cycle();
-    super::dispatcher::until("RabbitMQ to answer", async || {
+    until("RabbitMQ to answer", async || {
         let connecting = Connection::connect(urls.next()?, ConnectionProperties::default());
         let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
         connected.ok()?.ok()

@@ -26,6 +26,9 @@ use carillon::telemetry::Telemetry;
 use crate::plain::Plain;
 use crate::services::{self, Broker, delete_declared};
 
+#[path = "../support/until.rs"]
+mod until;
+
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -292,10 +295,7 @@ pub fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String 
 /// Asks until `done` says so; fails after `limit`. Returns how long it took.
 pub async fn until(what: &str, limit: Duration, mut done: impl AsyncFnMut() -> bool) -> Duration {
     let begin = Instant::now();
-    while !done().await {
-        assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until::until(what, limit, async || done().await.then_some(())).await;
     begin.elapsed()
 }
 
