@@ -33,13 +33,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use admit::{Admission, Admit, Granted, Permit};
-use directory::{Directory, Endpoint, EndpointDefaults};
+use directory::{CompiledScope, Directory, Endpoint, EndpointDefaults};
 use in_flight::{InFlight, Waiting};
 use record::Follows;
 use settlement::Ticket;
 
 use crate::domain::decide::decide;
 use crate::domain::delivery::{DeadReason, Delivery};
+use crate::domain::id::SubscriptionId;
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::ports::{Ports, StoreError};
@@ -326,11 +327,23 @@ async fn current_endpoint(
 ) -> Result<Result<Arc<Endpoint>, DeadReason>, StoreError> {
     let scope = Scope::One(delivery.event.tenant.clone());
     let found = context.directory.endpoint(&scope, &delivery.subscription);
-    Ok(match found.await? {
+    Ok(served(found.await?))
+}
+
+/// The same among what is in memory.
+fn endpoint_of(
+    scopes: &[Arc<CompiledScope>],
+    id: &SubscriptionId,
+) -> Result<Arc<Endpoint>, DeadReason> {
+    served(scopes.iter().find_map(|scope| scope.get(id)))
+}
+
+fn served(found: Option<Arc<Endpoint>>) -> Result<Arc<Endpoint>, DeadReason> {
+    match found {
         None => Err(DeadReason::SubscriptionDeleted),
         Some(endpoint) if endpoint.subscription.disabled_reason.is_some() => {
             Err(DeadReason::SubscriptionDisabled)
         }
         Some(endpoint) => Ok(endpoint),
-    })
+    }
 }

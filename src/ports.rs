@@ -4,6 +4,9 @@
 //! these alone. Each has at least two implementations or one and a simulated twin.
 //! *Invariant: whatever a trait here hands out and is forgotten (dropped) comes back.*
 
+mod error;
+mod receipt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +23,9 @@ use crate::domain::retry::Due;
 use crate::domain::signature::Secrets;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
+
+pub use error::StoreError;
+pub use receipt::Receipt;
 
 /// All ports of one process.
 #[derive(Clone)]
@@ -46,31 +52,6 @@ pub struct Ports {
     pub transport: Arc<dyn Transport>,
     /// How the backend is.
     pub backend: Arc<dyn Backend>,
-}
-
-/// Why a store did not do as asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It cannot be reached or cannot write; asking again later makes sense.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(String),
-    /// It answers, and what it held is gone: until someone says what there is to be, nothing
-    /// is known, which is not the same as nothing.
-    #[error("the store has lost what it held: {0}")]
-    Lost(String),
-    /// It holds something that cannot be read.
-    #[error("the store holds a damaged record: {0}")]
-    Damaged(String),
-    /// The record was changed in between.
-    #[error("the record was changed by someone else in the meantime")]
-    Conflict,
-}
-
-impl StoreError {
-    /// Whether asking again later makes sense, without anything being mended in the record.
-    pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Lost(_))
-    }
 }
 
 /// The time of day.
@@ -151,44 +132,6 @@ pub trait ReceiptDesk: Send + Sync {
     fn ack(&self, tag: u64);
     /// The message is to come again.
     fn requeue(&self, tag: u64);
-}
-
-/// Settles one message: acknowledged, or dropped and so requeued.
-#[must_use = "a dropped receipt requeues its message"]
-pub struct Receipt {
-    tag: u64,
-    desk: Option<Arc<dyn ReceiptDesk>>,
-}
-
-impl Receipt {
-    /// A receipt that reports to `desk` under `tag`.
-    pub fn new(tag: u64, desk: Arc<dyn ReceiptDesk>) -> Self {
-        Self {
-            tag,
-            desk: Some(desk),
-        }
-    }
-
-    /// The message is done with.
-    pub fn ack(mut self) {
-        if let Some(desk) = self.desk.take() {
-            desk.ack(self.tag);
-        }
-    }
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        if let Some(desk) = self.desk.take() {
-            desk.requeue(self.tag);
-        }
-    }
-}
-
-impl std::fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Receipt({})", self.tag)
-    }
 }
 
 /// Where everything durable goes.

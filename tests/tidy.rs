@@ -73,17 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// A file past this many lines wants a reason.
 const LINES_MAX: usize = 500;
 /// Files that have one: path, and why.
-const LONG_FILES: &[(&str, &str)] = &[
-    (
-        "src/codec/subscription.rs",
-        "one table of fields, read and shown side by side",
-    ),
-    (
-        "src/pipeline/admit.rs",
-        "one state with its lock; a third of it tests",
-    ),
-    ("src/ports.rs", "every trait to the outside, on one page"),
-];
+const LONG_FILES: &[(&str, &str)] = &[];
 /// What `domain` must not name: time, chance and I/O come in as values.
 const IMPURE: &[&str] = &[
     "SystemTime::now",

@@ -5,22 +5,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::domain::event::kind_of;
-use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{Pattern, TypeGlob};
-use crate::domain::retry::{DELAY_MAX, Exponential, RetryOverride};
+use crate::domain::retry::{Exponential, RetryOverride};
 use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{
     CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, EndpointUrl, FieldFault,
     Filter, Format, RateLimit, Scope, Signing, Spec, Subscription,
 };
-use crate::domain::timestamp::UnixMillis;
-use crate::ports::StoredSubscription;
 
 pub mod declared;
+mod record;
+
+pub use record::{decode_record, encode_record};
 
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
@@ -189,78 +188,6 @@ pub fn show_secret(secret: &Secret, signing: Signing) -> Value {
         Signing::HmacSha256 => json!({"hex": *secret.to_hex(), "whsec": *secret.to_whsec()}),
         Signing::Ed25519 => json!({"public_key": secret.public_key()}),
     }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    subscription: Map<String, Value>,
-    created_at_ms: i64,
-    updated_at_ms: i64,
-    secret: String,
-    previous_secret: Option<(String, i64)>,
-    version: u64,
-}
-
-/// Encodes the record at rest.
-pub fn encode_record(stored: &StoredSubscription) -> Vec<u8> {
-    let subscription = &stored.subscription;
-    let secrets = &stored.secrets;
-    let record = Record {
-        subscription: show(subscription, secrets),
-        created_at_ms: subscription.created_at.0,
-        updated_at_ms: subscription.updated_at.0,
-        secret: secrets.current.to_hex().to_string(),
-        previous_secret: secrets
-            .previous
-            .as_ref()
-            .map(|(secret, until)| (secret.to_hex().to_string(), until.0)),
-        version: stored.version,
-    };
-    // The record holds strings, numbers and JSON only: nothing that fails to encode.
-    serde_json::to_vec(&record).unwrap_or_default()
-}
-
-/// Decodes what [`encode_record`] wrote; rules that were tightened since do not apply.
-///
-/// # Errors
-/// A sentence on what is wrong with the record.
-pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let lenient = SpecRules {
-        require_https: false,
-        timeout: Duration::from_secs(10),
-        // What was valid on top of `[retry]` as it was then is valid on top of this.
-        retry: Exponential {
-            initial: Duration::from_millis(1),
-            max: DELAY_MAX,
-            ..Exponential::default()
-        },
-    };
-    let document = &record.subscription;
-    let written = read(document, &lenient).map_err(|fault| fault.to_string())?;
-    let text = |name: &str| document.get(name).and_then(Value::as_str);
-    let secret = |hex: &str| Secret::parse(hex).ok_or_else(|| "the secret is damaged".to_owned());
-    let previous = match &record.previous_secret {
-        Some((hex, until)) => Some((secret(hex)?, UnixMillis(*until))),
-        None => None,
-    };
-    let subscription = Subscription {
-        id: SubscriptionId::parse(text("id").unwrap_or_default())
-            .map_err(|fault| format!("`id` {fault}"))?,
-        tenant: written.tenant,
-        spec: written.spec,
-        disabled_reason: text("disabled_reason").and_then(DisabledReason::from_name),
-        created_at: UnixMillis(record.created_at_ms),
-        updated_at: UnixMillis(record.updated_at_ms),
-    };
-    Ok(StoredSubscription {
-        subscription: Arc::new(subscription),
-        secrets: Secrets {
-            current: secret(&record.secret)?,
-            previous,
-        },
-        version: record.version,
-    })
 }
 
 fn known_fields(
@@ -478,7 +405,7 @@ mod tests {
         }
     }
 
-    fn try_read(document: &Value) -> Result<Written, FieldFault> {
+    pub(super) fn try_read(document: &Value) -> Result<Written, FieldFault> {
         read(document.as_object().unwrap(), &rules())
     }
 
@@ -555,39 +482,6 @@ mod tests {
         let filtered =
             json!({"tenant": "a", "url": "https://example.com/", "filter": {"nope": [1]}});
         assert!(try_read(&filtered).unwrap_err().field.starts_with("filter"));
-    }
-
-    #[test]
-    fn a_record_comes_back_as_it_went() {
-        let document = json!({
-            "tenant": "*", "url": "https://example.com/hook", "description": "d",
-            "event_types": ["a.*"], "filter": {"data": {"n": [1]}}, "headers": {"x-a": "1"},
-            "rate_limit": {"per_second": 0.5, "burst": 2}, "timeout_ms": 500,
-            "retry": {"max_attempts": 3}, "signing": "ed25519",
-        });
-        let written = try_read(&document).unwrap();
-        let stored = StoredSubscription {
-            subscription: Arc::new(Subscription {
-                id: SubscriptionId::parse("sub_1").unwrap(),
-                tenant: written.tenant,
-                spec: written.spec,
-                disabled_reason: Some(DisabledReason::Gone),
-                created_at: UnixMillis(1),
-                updated_at: UnixMillis(2),
-            }),
-            secrets: Secrets {
-                current: Secret::new([1; 32]),
-                previous: Some((Secret::new([2; 32]), UnixMillis(3))),
-            },
-            version: 7,
-        };
-        let back = decode_record(&encode_record(&stored)).unwrap();
-        let shown = |s: &StoredSubscription| show(&s.subscription, &s.secrets);
-        assert_eq!(shown(&back), shown(&stored));
-        assert_eq!(back.secrets.current.bytes(), &[1; 32]);
-        assert_eq!(back.secrets.previous.unwrap().1, UnixMillis(3));
-        assert_eq!(back.version, 7);
-        assert_eq!(shown(&stored)["enabled"], json!(false));
     }
 
     #[test]

@@ -5,19 +5,17 @@
 //! allows more. A [`Permit`] is held, not counted: dropped, it frees its place, so that a
 //! panic leaks nothing. There is no task per endpoint.
 
+mod rate;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock as RateClock, Reference as _};
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+
+use rate::{EndpointRate, LaneClock, check};
 
 use super::turns::Turns;
 use crate::domain::id::SubscriptionId;
@@ -26,9 +24,6 @@ use crate::domain::subscription::{RateLimit, Scope};
 
 /// A lane without traffic for this long is dropped; its rate limiter is full again by then.
 const IDLE_FOR: Duration = Duration::from_secs(120);
-/// The slowest rate there is: one request in this time.
-const RATE_PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-
 /// The bounds of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EndpointLimits {
@@ -115,24 +110,6 @@ struct Entry<W> {
     limits: EndpointLimits,
     is_ready: bool,
     has_timer: bool,
-}
-
-/// Time since the start, by tokio's clock, so that a paused clock pauses rates as well.
-#[derive(Clone, Debug)]
-struct LaneClock(Instant);
-
-impl LaneClock {
-    fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-impl RateClock for LaneClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        self.elapsed().into()
-    }
 }
 
 /// Counts for the metrics.
@@ -442,42 +419,6 @@ fn lane_limits(limits: EndpointLimits) -> LaneLimits {
     }
 }
 
-/// The rate limiter of one endpoint: a GCRA by the crate `governor`.
-struct EndpointRate {
-    limiter: RateLimiter<NotKeyed, InMemoryState, LaneClock, NoOpMiddleware<Nanos>>,
-    clock: LaneClock,
-}
-
-impl EndpointRate {
-    fn new(rate: RateLimit, clock: &LaneClock) -> Self {
-        // A tiny rate has a period beyond what a duration holds.
-        let period = Duration::try_from_secs_f64(1.0 / rate.per_second)
-            .unwrap_or(RATE_PERIOD_MAX)
-            .clamp(Duration::from_nanos(1), RATE_PERIOD_MAX);
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-        // The period is at least a nanosecond, so there is a quota.
-        let quota = Quota::with_period(period).unwrap_or_else(|| Quota::per_second(burst));
-        Self {
-            limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone()),
-            clock: clock.clone(),
-        }
-    }
-}
-
-/// Takes one from the rate, or says how long until there is one.
-fn check(rate: Option<&EndpointRate>) -> Result<(), Duration> {
-    let Some(rate) = rate else {
-        return Ok(());
-    };
-    rate.limiter.check().map_err(|not_until| {
-        let wait = not_until
-            .earliest_possible()
-            .duration_since(rate.clock.now());
-        // Timers have millisecond steps: one more makes sure the rate allows it then.
-        Duration::from(wait) + Duration::from_millis(1)
-    })
-}
-
 impl<W> Permit<W> {
     /// Tells the lane how the attempt went; `paused_for` is how long the endpoint wants
     /// no more.
@@ -514,124 +455,4 @@ impl<W> std::fmt::Debug for Permit<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint(name: &str) -> SubscriptionId {
-        SubscriptionId::parse(name).unwrap()
-    }
-
-    fn limits(in_flight_max: u32, rate: Option<(f64, u64)>) -> EndpointLimits {
-        EndpointLimits {
-            in_flight_max,
-            rate: rate.map(|(per_second, burst)| RateLimit::try_new(per_second, burst).unwrap()),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_permit_starts_what_waits() {
-        let (admit, mut granted) = Admit::new(100);
-        let one = endpoint("sub_1");
-        let offer =
-            |work| admit.offer(&Scope::Every, &one, limits(1, None), work, Freshness::Fresh);
-        let Admission::Now(1, permit) = offer(1) else {
-            panic!("the lane is free");
-        };
-        assert!(matches!(offer(2), Admission::Queued));
-        assert_eq!(admit.counts().held, 1);
-        drop(permit);
-        let Some(Granted::Start(2, permit)) = granted.recv().await else {
-            panic!("the next one starts");
-        };
-        drop(permit);
-        assert_eq!(admit.counts().in_flight, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_process_bound_is_shared_in_turn() {
-        let (admit, mut granted) = Admit::new(1);
-        let offer = |name: &str, work| {
-            admit.offer(
-                &Scope::Every,
-                &endpoint(name),
-                limits(8, None),
-                work,
-                Freshness::Fresh,
-            )
-        };
-        let Admission::Now(_, permit) = offer("sub_1", "a1") else {
-            panic!("there is room");
-        };
-        for work in ["a2", "a3"] {
-            assert!(matches!(offer("sub_1", work), Admission::Queued));
-        }
-        assert!(matches!(offer("sub_2", "b1"), Admission::Queued));
-        let mut order = Vec::new();
-        let mut held = Some(permit);
-        for _ in 0..3 {
-            drop(held.take());
-            if let Some(Granted::Start(work, permit)) = granted.recv().await {
-                order.push(work);
-                held = Some(permit);
-            }
-        }
-        assert_eq!(order, ["a2", "b1", "a3"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_holds_in_every_window() {
-        let (admit, mut granted) = Admit::new(1000);
-        let one = endpoint("sub_1");
-        let timers = admit.clone();
-        let timers = tokio::spawn(async move { timers.run_timers().await });
-        let start = Instant::now();
-        let mut starts = Vec::new();
-        let mut queued = 0;
-        for work in 0..25 {
-            match admit.offer(
-                &Scope::Every,
-                &one,
-                limits(50, Some((20.0, 5))),
-                work,
-                Freshness::Fresh,
-            ) {
-                Admission::Now(..) => starts.push(Duration::ZERO),
-                Admission::Queued => queued += 1,
-                other => panic!("a second's worth is held: {other:?}"),
-            }
-        }
-        assert_eq!(starts.len(), 5);
-        for _ in 0..queued {
-            let Some(Granted::Start(..)) = granted.recv().await else {
-                panic!("what waits starts");
-            };
-            starts.push(start.elapsed());
-        }
-        for (i, from) in starts.iter().enumerate() {
-            for (n, to) in starts[i..].iter().enumerate() {
-                let allowed = 5.0 + 20.0 * (*to - *from).as_secs_f64();
-                assert!((n + 1) as f64 <= allowed + 1e-6, "{n} in {:?}", *to - *from);
-            }
-        }
-        let took = starts.last().unwrap().as_secs_f64();
-        assert!(took < 20.0 / 20.0 * 1.1 + 0.05, "took {took}");
-        admit.close();
-        timers.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn closing_gives_back_what_waits() {
-        let (admit, _granted) = Admit::new(1);
-        let one = endpoint("sub_1");
-        let offer =
-            |work| admit.offer(&Scope::Every, &one, limits(1, None), work, Freshness::Fresh);
-        let Admission::Now(_, permit) = offer(1) else {
-            panic!("the lane is free");
-        };
-        assert!(matches!(offer(2), Admission::Queued));
-        assert_eq!(admit.close(), [2]);
-        assert!(matches!(offer(3), Admission::Refuse(3)));
-        drop(permit);
-        assert_eq!(admit.counts().in_flight, 0);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use moka::sync::Cache;
 
 use super::admit::EndpointLimits;
-use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{EventView, Matcher};
 use crate::domain::retry::{Exponential, RetryPolicy};
 use crate::domain::signature::SigningKeys;
@@ -113,13 +113,11 @@ impl Directory {
     /// # Errors
     /// [`StoreError`] when they are not in memory and the store does not answer.
     pub async fn scope(&self, scope: &Scope) -> Result<Arc<CompiledScope>, StoreError> {
-        if let Some(compiled) = self.inner.scopes.get(scope) {
-            self.telemetry.emit(CacheRequest::Hit);
+        if let Some(compiled) = self.in_memory(scope) {
             return Ok(compiled);
         }
         let _turn = self.loaders[loader_of(scope)].lock().await;
-        if let Some(compiled) = self.inner.scopes.get(scope) {
-            self.telemetry.emit(CacheRequest::Hit);
+        if let Some(compiled) = self.in_memory(scope) {
             return Ok(compiled);
         }
         let loading = Loading::begin(&self.inner, scope);
@@ -131,10 +129,11 @@ impl Directory {
         Ok(compiled)
     }
 
-    /// Whether what is wanted of `tenant`'s events is in memory.
-    pub fn knows(&self, tenant: &TenantId) -> bool {
-        let scopes = &self.inner.scopes;
-        scopes.contains_key(&Scope::One(tenant.clone())) && scopes.contains_key(&Scope::Every)
+    /// The endpoints of `scope` if they need not be loaded.
+    pub fn in_memory(&self, scope: &Scope) -> Option<Arc<CompiledScope>> {
+        let compiled = self.inner.scopes.get(scope)?;
+        self.telemetry.emit(CacheRequest::Hit);
+        Some(compiled)
     }
 
     /// The endpoint `id`, in `tenant`'s scope or in that of every tenant.
@@ -252,7 +251,8 @@ impl CompiledScope {
         );
     }
 
-    fn get(&self, id: &SubscriptionId) -> Option<Arc<Endpoint>> {
+    /// The endpoint `id`, if it is in this scope.
+    pub fn get(&self, id: &SubscriptionId) -> Option<Arc<Endpoint>> {
         let found = self
             .endpoints
             .binary_search_by(|endpoint| endpoint.subscription.id.cmp(id));

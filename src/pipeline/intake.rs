@@ -167,7 +167,7 @@ async fn begin(pipeline: &Pipeline, claimed: Vec<Unplanned>) {
             });
         }
     }
-    plan_or_wait(pipeline, ours).await;
+    plan_or_wait(pipeline, ours);
 }
 
 /// Waits until the other process is done with the event.
@@ -177,7 +177,7 @@ async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
         let begun = begun(&pipeline.context, &[unplanned.chunk]).await;
         for begun in begun {
             if unplanned.take_up(begun) {
-                return plan_or_wait(pipeline, vec![unplanned]).await;
+                return plan_or_wait(pipeline, vec![unplanned]);
             }
         }
     }
@@ -227,14 +227,13 @@ async fn begun(context: &Context, chunks: &[Chunk]) -> Vec<Begun> {
 /// tenant's events wait in a task of their own, holding their slots of the prefetch: who is
 /// known goes on being served, and intake pauses when all slots wait. A tenant's events keep
 /// their order: what was in flight when a process ended is soon served again.
-async fn plan_or_wait(pipeline: &Pipeline, events: Vec<Unplanned>) {
+fn plan_or_wait(pipeline: &Pipeline, events: Vec<Unplanned>) {
     let context = &pipeline.context;
     let mut unknown: HashMap<TenantId, Vec<Unplanned>> = HashMap::new();
     for unplanned in events {
         let tenant = &unplanned.event.tenant;
         if !unknown.contains_key(tenant)
-            && context.directory.knows(tenant)
-            && let Ok(scopes) = scopes_of(context, tenant).await
+            && let Some(scopes) = scopes_in_memory(context, tenant)
         {
             plan_and_offer(pipeline, unplanned, &scopes);
         } else {
@@ -343,6 +342,7 @@ async fn put_rest(context: &Context, rest: EventMessage, ticket: Ticket, some: u
     ticket.settle();
 }
 
+/// What is wanted of `tenant`'s events: by its own subscriptions, and by those for every tenant.
 async fn scopes_of(
     context: &Context,
     tenant: &TenantId,
@@ -352,6 +352,16 @@ async fn scopes_of(
     Ok([
         directory.scope(&own).await?,
         directory.scope(&Scope::Every).await?,
+    ])
+}
+
+/// The same if it need not be loaded.
+fn scopes_in_memory(context: &Context, tenant: &TenantId) -> Option<[Arc<CompiledScope>; 2]> {
+    let own = Scope::One(tenant.clone());
+    let directory = &context.directory;
+    Some([
+        directory.in_memory(&own)?,
+        directory.in_memory(&Scope::Every)?,
     ])
 }
 
@@ -379,7 +389,7 @@ pub async fn take_deliveries(pipeline: Pipeline) {
     let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
     loop {
         for (message, slot) in take_due(&pipeline, &slots).await {
-            bring_back(&pipeline, message, slot).await;
+            bring_back(&pipeline, message, slot);
         }
     }
 }
@@ -396,7 +406,7 @@ async fn take_due(
 }
 
 /// Brings one due delivery to its lane.
-async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePermit) {
+fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePermit) {
     let context = &pipeline.context;
     let delivery = match codec::delivery::decode(&taken.message) {
         Ok(delivery) => delivery,
@@ -420,9 +430,9 @@ async fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemapho
     });
     let work = Work { delivery, ticket };
     // As with events: who is known goes on being served.
-    if context.directory.knows(&work.delivery.event.tenant)
-        && let Ok(found) = super::current_endpoint(context, &work.delivery).await
-    {
+    let tenant = &work.delivery.event.tenant;
+    if let Some(scopes) = scopes_in_memory(context, tenant) {
+        let found = super::endpoint_of(&scopes, &work.delivery.subscription);
         return offer_again(pipeline, work, found);
     }
     pipeline.spawn_until_stopped(|pipeline| async move {
