@@ -5,6 +5,8 @@
 //! *Invariant: whatever a trait here hands out and is forgotten (dropped) comes back.*
 
 mod error;
+mod health;
+mod rates;
 mod receipt;
 
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
 
 pub use error::StoreError;
+pub use health::EndpointHealth;
+pub use rates::{RateAnswer, RateAsk, SharedRates};
 pub use receipt::Receipt;
 
 /// All ports of one process.

@@ -113,6 +113,7 @@ async fn a_cluster_keeps_what_it_confirmed_when_the_leader_crashes() {
     let (_connection, channel) = amqp(&broker.url(2)).await;
     declare(&channel, "kept").await;
     publish(&channel, "kept", b"over a crash").await;
+    broker.whole("kept").await;
     let leader = broker.leader_of("kept").await;
     assert_eq!(leader, 2, "it is led from where it was declared");
     broker.kill(leader).await;

@@ -46,6 +46,7 @@ async fn the_leader_of_a_cluster_killed() {
     let dispatcher = scene.begin().await;
     let publishing = scene.publish();
     scene.delivered(0.3).await;
+    broker.whole("carillon.events").await;
     let leader = broker.leader_of("carillon.events").await;
     let in_flight = dispatcher.metrics().await.in_flight();
     broker.kill(leader).await;

@@ -18,7 +18,9 @@ async fn events_go_on_when_their_leader_is_lost() {
         let parcels: Vec<Parcel> = numbers.map(|n| Parcel::Event(event(n))).collect();
         // A confirm that the leader took with it is given up after a while.
         until("it is put", 4 * PATIENCE, async || {
-            rabbit.put(parcels.clone()).await.is_ok()
+            let put = rabbit.put(parcels.clone()).await;
+            put.inspect_err(|error| eprintln!("round {round}: {error}"))
+                .is_ok()
         })
         .await;
         let take = async {
@@ -32,6 +34,7 @@ async fn events_go_on_when_their_leader_is_lost() {
         let in_time = tokio::time::timeout(2 * PATIENCE, take).await.is_ok();
         assert!(in_time, "{} came", seen.len());
         if round == 0 {
+            broker.whole(&place.name("events")).await;
             let leader = broker.leader_of(&place.name("events")).await;
             broker.kill(leader).await;
         }

@@ -93,7 +93,7 @@ carry_out() { # WORDS
   local status
   case ${1:-} in
     dir) say "| $DIR" && say ok && return ;;
-    start | stop | kill | pause | resume | ctl | cli | leader | pid | urls | tls-urls | status) ;;
+    start | stop | kill | pause | resume | ctl | cli | leader | online | pid | urls | tls-urls | status) ;;
     *) failed "there is no command \`${1:-}\`" && return ;;
   esac
   "$here/$script" "$@" </dev/null >"$DIR/out" 2>"$DIR/err"

@@ -7,6 +7,7 @@
 #   rabbitmq.sh stop I...       an orderly end                rabbitmq.sh kill I...    a crash
 #   rabbitmq.sh pause I...      hangs; its sockets stay open  rabbitmq.sh resume I...
 #   rabbitmq.sh ctl I ARGS      rabbitmqctl on node I         rabbitmq.sh leader QUEUE
+#   rabbitmq.sh online QUEUE    how many members of a quorum queue take part
 #   rabbitmq.sh pid I           rabbitmq.sh urls, tls-urls    one line each, of all nodes
 #   rabbitmq.sh status          rabbitmq.sh down              ends all, without ceremony; epmd too
 #
@@ -15,8 +16,8 @@
 # RMQ_PLUGINS: comma separated (none). RMQ_CONF: more lines for rabbitmq.conf. RMQ_TLS_DIR: holds
 # ca.pem, cert.pem and key.pem, for a TLS listener. RMQ_WAIT: seconds for a boot (90).
 #
-# A pause longer than net_ticktime (8 s) is a partition. RabbitMQ 3.10 was then seen to stay out
-# after resume: stop and start the node.
+# A pause longer than net_ticktime (60 s, so that a busy machine is none) is a partition. RabbitMQ
+# 3.10 was then seen to stay out after resume: stop and start the node.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/services/common.sh
@@ -105,7 +106,7 @@ configure() { # I N
       echo "cluster_formation.peer_discovery_backend = classic_config"
       for k in $(seq "$n"); do echo "cluster_formation.classic_config.nodes.$k = $(name "$k")"; done
       echo "cluster_partition_handling = pause_minority"
-      echo "net_ticktime = 8"
+      echo "net_ticktime = 60"
     fi
     echo "vm_memory_high_watermark.absolute = 4GB"
     echo "disk_free_limit.absolute = 50MB"
@@ -191,6 +192,11 @@ leader() {
   echo "$found"
 }
 
+online() {
+  ctl "$(awake)" list_queues name online --no-table-headers |
+    awk -F '\t' -v queue="$1" '$1 == queue { print gsub(/@/, "", $2) }'
+}
+
 ended() { ! alive "$1"; }
 stop() { # I
   if ! alive "$1"; then return 0; fi
@@ -227,6 +233,7 @@ case $verb in
   stop | pause | resume) each "$verb" "$@" ;;
   kill) each crash "$@" ;;
   ctl) ctl "$@" ;;
+  online) online "${1:?which queue}" ;;
   leader) leader "${1:?which queue}" ;;
   pid) alive "$1" && pid_of "$1" ;;
   urls) for i in $(nodes); do echo "amqp://guest:guest@127.0.0.1:$((B + i))/%2f"; done ;;

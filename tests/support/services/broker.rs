@@ -82,7 +82,7 @@ impl Broker {
         self.servers.tell("kill", node, &[]).await;
     }
 
-    /// Has a node hang; its connections stay open. Past 8 s the others take it for lost, and it
+    /// Has a node hang; its connections stay open. Past a minute the others take it for lost, and it
     /// may need a stop and a start after [`Self::resume`].
     pub async fn pause(&self, node: usize) {
         self.servers.tell("pause", node, &[]).await;
@@ -107,6 +107,20 @@ impl Broker {
                 // The question itself takes a second.
                 Err(problem) => assert!(begun.elapsed() < LEADER_PATIENCE, "{problem}"),
             }
+        }
+    }
+
+    /// Resolves when a member of a quorum queue takes part on every node: then it outlives one.
+    pub async fn whole(&self, queue: &str) {
+        let begun = Instant::now();
+        let all = self.servers.urls.len().to_string();
+        loop {
+            let online = self.servers.try_ask(&["online", queue]).await;
+            if online.as_ref() == Ok(&all) {
+                return;
+            }
+            let waited = begun.elapsed();
+            assert!(waited < LEADER_PATIENCE, "members of {queue}: {online:?}");
         }
     }
 
