@@ -12,6 +12,9 @@ pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most attempts of one delivery.
 pub const ATTEMPTS_MAX: u32 = 100;
 
+/// How much sooner something may be that is due about some time.
+const ABOUT: f64 = 0.2;
+
 /// When something is due that has some room: no sooner than `earliest`, best at `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -30,6 +33,18 @@ impl Due {
             earliest: at,
             at,
             latest: at,
+        }
+    }
+
+    /// Due about `after` from `now`, a little sooner or later; `chance` in `[0, 1)` says which.
+    /// A store that rounds does so to both sides: what comes back at a pace neither falls
+    /// behind it nor comes in heaps.
+    pub fn about(now: UnixMillis, after: Duration, chance: f64) -> Self {
+        let share = 1.0 - ABOUT * (1.0 - chance.clamp(0.0, 1.0));
+        Self {
+            earliest: now.after(after.mul_f64(1.0 - ABOUT)),
+            at: now.after(after.mul_f64(share)),
+            latest: now.after(after.mul_f64(1.0 / (1.0 - ABOUT))),
         }
     }
 
@@ -215,6 +230,17 @@ impl RetryPolicy {
             Schedule::Exponential(e) => e.max_attempts,
             // `list` keeps the length below ATTEMPTS_MAX.
             Schedule::List(delays) => u32::try_from(delays.len()).unwrap_or(ATTEMPTS_MAX) + 1,
+        }
+    }
+
+    /// The shortest and the longest delay, without jitter.
+    pub fn delays(&self) -> (Duration, Duration) {
+        match &self.schedule {
+            Schedule::Exponential(e) => (e.initial, e.max),
+            Schedule::List(delays) => {
+                let shortest = delays.iter().min().copied().unwrap_or_default();
+                (shortest, delays.iter().max().copied().unwrap_or_default())
+            }
         }
     }
 
