@@ -29,6 +29,8 @@ mod endpoints;
 mod exchange;
 #[path = "lanes/fairness.rs"]
 mod fairness;
+#[path = "common/grid.rs"]
+mod grid;
 #[path = "lanes/herd.rs"]
 mod herd;
 #[path = "lanes/isolation.rs"]

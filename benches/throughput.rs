@@ -28,6 +28,8 @@ mod consumer;
 mod dispatcher;
 #[path = "common/exchange.rs"]
 mod exchange;
+#[path = "common/grid.rs"]
+mod grid;
 #[path = "throughput/load.rs"]
 mod load;
 #[path = "common/process.rs"]

@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use crate::args::{Args, Backend};
 use crate::arrivals::Arrival;
 use crate::endpoints::Manner;
+use crate::grid::grid;
 use crate::latency::{Latencies, Latency};
 use crate::pace::{flood, pace};
 use crate::publisher::Event;
-use crate::report::{Report, grid};
+use crate::report::Report;
 use crate::stage::Stage;
 
 /// The endpoints, and the tenants that they belong to.

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use crate::args::Args;
 use crate::arrivals::Arrival;
 use crate::endpoints::Manner;
+use crate::grid::grid;
 use crate::pace::flood;
 use crate::publisher::Event;
-use crate::report::{Report, grid};
+use crate::report::Report;
 use crate::stage::Stage;
 use crate::window::Rate;
 

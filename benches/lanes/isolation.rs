@@ -16,10 +16,11 @@ use anyhow::{Context as _, Result};
 use crate::args::{Args, Backend};
 use crate::audit::{Attempts, KEEP_ALL};
 use crate::endpoints::Manner;
+use crate::grid::grid;
 use crate::latency::{Latencies, Latency};
 use crate::pace::{Paced, pace};
 use crate::publisher::Event;
-use crate::report::{Report, grid};
+use crate::report::Report;
 use crate::stage::Stage;
 
 const TENANT: &str = "bench";

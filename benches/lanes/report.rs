@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Table, presets};
 
 use crate::args::Scenario;
 
@@ -53,20 +53,5 @@ pub fn facts(title: &str, rows: impl IntoIterator<Item = (&'static str, String)>
     table.load_preset(presets::ASCII_MARKDOWN);
     table.set_header([title, ""]);
     table.add_rows(rows);
-    table
-}
-
-/// A table: the first column is text, the others are numbers.
-pub fn grid<const COLUMNS: usize>(
-    header: [&str; COLUMNS],
-    rows: impl IntoIterator<Item = [String; COLUMNS]>,
-) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(header);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     table
 }

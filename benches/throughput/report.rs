@@ -1,7 +1,8 @@
 //! The table: medians over the rounds, with the least and the most.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
+use crate::grid::grid;
 use crate::load::{EVENT_BYTES, Load};
 use crate::production::Trio;
 use crate::round::{Pair, Sample};
@@ -159,20 +160,6 @@ fn cpu(fan_out: f64, trios: &[Trio]) -> Table {
             ],
         ],
     )
-}
-
-fn grid<const COLUMNS: usize, const ROWS: usize>(
-    header: [&str; COLUMNS],
-    rows: [[String; COLUMNS]; ROWS],
-) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(header);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 /// What else is worth knowing about the dispatcher.

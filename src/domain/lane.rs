@@ -231,10 +231,10 @@ impl<W> Lane<W> {
         now: Duration,
         paused_until: Option<Duration>,
     ) {
-        // An exponential average over about eight attempts.
         self.is_known = true;
         self.under_way.answered(pass);
         let took = now.saturating_sub(pass.began);
+        // An exponential average over about eight attempts.
         self.attempt_time = (self.attempt_time * 7 + took) / 8;
         if let Some(until) = paused_until {
             self.paused_until = self.paused_until.max(until);

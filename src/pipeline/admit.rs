@@ -20,7 +20,7 @@ use state::{IDLE_FOR, Rings, State};
 use super::turns::Turns;
 use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{Answer, DeferReason, Freshness, Pass, Verdict};
+use crate::domain::lane::{Answer, Awaits, DeferReason, Freshness, Pass, Verdict};
 use crate::domain::subscription::{RateLimit, Scope};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{RateAsk, SharedRates};
@@ -185,9 +185,10 @@ impl<W> Admit<W> {
             }
             Verdict::Wait(awaits) => {
                 state.held += 1;
-                let rings = state.wait(endpoint, awaits);
-                state.make_ready_if_roomy(endpoint, awaits);
-                inner.ring(rings);
+                if awaits == Awaits::Room {
+                    state.make_ready(endpoint);
+                }
+                inner.ring(state.wait(endpoint, awaits));
                 inner.pump(&mut state, now);
                 Admission::Queued
             }

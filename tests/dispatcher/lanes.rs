@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use carillon::cli::receiver::Received;
+use carillon::domain::timestamp::UnixMillis;
 use serde_json::{Value, json};
 
 use super::harness::{Api, Dispatcher, Subscribed, event, events, ms, poll_until, typed_event};
 use super::hooks::{Hooks, event_ids, slowly, status};
+use super::pacing::time;
 
 /// Receivers that fail until they are told not to.
 async fn failing_until(healthy: &Arc<AtomicBool>) -> Hooks {
@@ -55,12 +58,18 @@ async fn an_endpoint_that_only_fails_gets_a_probe_now_and_then() {
         (open == 1.0).then_some(())
     })
     .await;
-    let (begun, before) = (Instant::now(), hooks.seen("failing").len());
-    tokio::time::sleep(ms(2500)).await;
-    let probes = hooks.seen("failing").len() - before;
-    // One each half second; without a circuit, forty of each half second.
-    let most = begun.elapsed().as_millis() / 500 + 1;
-    assert!(probes >= 1 && probes as u128 <= most, "{probes} of {most}");
+    let before = hooks.seen("failing").len();
+    hooks.arrived("failing", before + 5).await;
+    // One each half second; without a circuit, forty of each half second. Those that were under
+    // way when it opened came before.
+    let failed = api.items_when("/v1/attempts?outcome=failed&limit=1000", before + 5);
+    let mut probes: Vec<UnixMillis> = failed.await.iter().map(|one| time(&one["at"])).collect();
+    probes.sort_unstable();
+    for pair in probes[before + 1..].windows(2) {
+        let gap = pair[1].since(pair[0]);
+        // Times are kept in whole milliseconds.
+        assert!(gap >= ms(499), "{gap:?}");
+    }
     let deferred = "carillon_deferrals_total{reason=\"circuit_open\"}";
     assert!(api.metric(deferred).await > 0.0);
 
@@ -79,42 +88,32 @@ async fn an_endpoint_that_only_fails_gets_a_probe_now_and_then() {
     assert_eq!(open, 0.0);
 }
 
-/// The most requests that were under way at once, as the endpoint saw it.
-#[derive(Default)]
-struct Crowd {
-    now: AtomicUsize,
-    most: AtomicUsize,
-}
-
-impl Crowd {
-    fn comes(self: &Arc<Self>, stays: Duration) {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        let crowd = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(stays).await;
-            crowd.now.fetch_sub(1, Ordering::SeqCst);
-        });
-    }
-
-    fn most(&self) -> usize {
-        self.most.swap(0, Ordering::SeqCst)
-    }
+/// The most requests that were under way at once when each stays for `stays`.
+fn most_at_once(arrived: &[Received], stays: Duration) -> usize {
+    let mut times: Vec<UnixMillis> = arrived.iter().map(|received| received.at).collect();
+    times.sort_unstable();
+    let beside = |at: &UnixMillis| {
+        times
+            .iter()
+            .filter(|other| at.after(stays) > **other && **other >= *at)
+            .count()
+    };
+    times.iter().map(beside).max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_at_once_grow_with_successes_and_shrink_with_overload() {
-    let (crowd, busy) = (Arc::new(Crowd::default()), Arc::new(AtomicBool::new(false)));
-    let (seen, is_busy) = (Arc::clone(&crowd), Arc::clone(&busy));
+    let busy = Arc::new(AtomicBool::new(false));
+    let is_busy = Arc::clone(&busy);
+    let answers_after = ms(30);
+    // A little less: whoever is answered may be followed at once.
+    let stays = ms(20);
     let hooks = Hooks::answering(move |received, _| {
         if received.path != "/adaptive" {
             return status(200);
         }
-        let stays = ms(30);
-        // A little less: whoever is answered may be followed at once.
-        seen.comes(stays - ms(10));
         let turns_away = is_busy.load(Ordering::Relaxed);
-        slowly(if turns_away { 429 } else { 200 }, stays)
+        slowly(if turns_away { 429 } else { 200 }, answers_after)
     });
     let hooks = hooks.await;
     let carillon = Dispatcher::with(|config| {
@@ -125,22 +124,20 @@ async fn requests_at_once_grow_with_successes_and_shrink_with_overload() {
     let api = &carillon.api;
     api.subscribe(&hooks.url("adaptive"), json!({})).await;
     api.publish(&events(4)).await;
-    hooks.arrived("adaptive", 4).await;
-    assert!(crowd.most() <= 4, "it begins with four");
+    let first = hooks.arrived("adaptive", 4).await;
+    assert!(most_at_once(&first, stays) <= 4, "it begins with four");
     let more: Vec<Value> = (0..300).map(|n| event(&format!("more{n}"))).collect();
     api.publish(&json!(more)).await;
-    hooks.arrived("adaptive", 304).await;
-    let grown = crowd.most();
+    let all = hooks.arrived("adaptive", 304).await;
+    let grown = most_at_once(&all[4..], stays);
     assert!((6..=12).contains(&grown), "{grown} at once");
     api.settled().await;
 
     busy.store(true, Ordering::Relaxed);
     let late: Vec<Value> = (0..30).map(|n| event(&format!("late{n}"))).collect();
     api.publish(&json!(late)).await;
-    hooks.arrived("adaptive", 304 + 20).await;
-    crowd.most();
-    hooks.arrived("adaptive", 304 + 26).await;
-    let shrunk = crowd.most();
+    let all = hooks.arrived("adaptive", 304 + 26).await;
+    let shrunk = most_at_once(&all[304 + 20..304 + 26], stays);
     assert!(shrunk <= 3, "{shrunk} at once, of {grown}");
     busy.store(false, Ordering::Relaxed);
     api.settled().await;
@@ -206,7 +203,8 @@ async fn a_success_now_and_then_keeps_it_enabled() {
     let begun = Instant::now();
     for n in 0..12 {
         api.publish(&event(&format!("e{n}"))).await;
-        tokio::time::sleep(ms(300)).await;
+        // Three failures, 200 ms apart, and a success.
+        hooks.arrived("moody", 4 * (n + 1)).await;
     }
     api.settled().await;
     assert!(begun.elapsed() > ms(3000));
@@ -223,8 +221,8 @@ async fn a_restart_does_not_forget_since_when_it_fails() {
         .subscribe(&hooks.url("failing"), json!({}))
         .await;
     carillon.api.publish(&event("e")).await;
-    let first = hooks.arrived("failing", 2).await[0].at;
-    tokio::time::sleep(ms(1500)).await;
+    // The eighth comes seven times 200 ms after the first.
+    let first = hooks.arrived("failing", 8).await[0].at;
     let carillon = carillon.restart().await;
     let restarted = Instant::now();
     disabled(&carillon.api, &failing).await;

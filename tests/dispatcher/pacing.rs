@@ -12,7 +12,8 @@ use super::hooks::{Hooks, event_ids, status, webhook_id, with_header};
 /// What a busy machine may add between sending and arriving.
 const SCHEDULING_EXCUSE_S: f64 = 0.4;
 
-fn time(value: &Value) -> UnixMillis {
+/// A time of the API.
+pub fn time(value: &Value) -> UnixMillis {
     UnixMillis::parse_rfc3339(value.as_str().unwrap()).unwrap()
 }
 

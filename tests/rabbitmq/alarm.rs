@@ -27,7 +27,7 @@ async fn short_of_memory_it_takes_acks_and_holds_what_is_put() {
     broker
         .ctl(1, &["set_vm_memory_high_watermark", "absolute", "1"])
         .await;
-    let putting = tokio::spawn({
+    let mut putting = tokio::spawn({
         let rabbit = rabbit.clone();
         let parcels = vec![due_now(delivery(1)), due_now(delivery(2))];
         async move { rabbit.put(parcels).await }
@@ -68,8 +68,8 @@ async fn short_of_memory_it_takes_acks_and_holds_what_is_put() {
     );
     assert!(why.contains("memory") && why.contains("try again"), "{why}");
 
-    tokio::time::sleep(LONG.saturating_sub(since.elapsed())).await;
-    assert!(!putting.is_finished(), "it waits");
+    let waits = tokio::time::timeout(LONG.saturating_sub(since.elapsed()), &mut putting);
+    assert!(waits.await.is_err(), "it waits");
     broker
         .ctl(1, &["set_vm_memory_high_watermark", "0.4"])
         .await;

@@ -1,8 +1,6 @@
 //! RabbitMQ refuses what is put: it is tried again by another channel, in case this one is at
 //! fault.
 
-use std::time::Duration;
-
 use carillon::ports::{Outbox as _, StoreError};
 
 use crate::harness::{PATIENCE, Place, delivery, due_now, until};
@@ -24,7 +22,6 @@ async fn what_is_refused_for_long_goes_by_another_connection() {
     until("another connection", PATIENCE, async || {
         let put = rabbit.put(vec![due_now(delivery(1))]).await;
         refused += u32::from(matches!(put, Err(StoreError::Unavailable(_))));
-        tokio::time::sleep(Duration::from_millis(200)).await;
         refused > 0
             && connections(&broker)
                 .await

@@ -141,13 +141,6 @@ impl<W> State<W> {
         }
     }
 
-    /// A lane that was given work may have room for it.
-    pub(super) fn make_ready_if_roomy(&mut self, endpoint: &SubscriptionId, awaits: Awaits) {
-        if awaits == Awaits::Room {
-            self.make_ready(endpoint);
-        }
-    }
-
     /// The lane waits for something: says who is to be told.
     pub(super) fn wait(&mut self, endpoint: &SubscriptionId, awaits: Awaits) -> Rings {
         let mut rings = Rings::default();
@@ -261,13 +254,12 @@ impl<W> State<W> {
     ) {
         self.others = Others::Asked(replicas);
         for (ask, answer) in asks.iter().zip(answers) {
-            if let Some(entry) = self.lanes.get_mut(&ask.endpoint) {
-                entry.is_asking = false;
-                if let Some(rate) = &mut entry.rate {
-                    rate.answered(ask.wanted, *answer, times);
-                }
+            if let Some(entry) = self.lanes.get_mut(&ask.endpoint)
+                && let Some(rate) = &mut entry.rate
+            {
+                rate.answered(ask.wanted, *answer, times);
             }
-            self.make_ready(&ask.endpoint);
+            self.asked(&ask.endpoint);
         }
     }
 
@@ -276,11 +268,16 @@ impl<W> State<W> {
         self.others = Others::Away(replicas);
         self.away_until = until;
         for ask in asks {
-            if let Some(entry) = self.lanes.get_mut(&ask.endpoint) {
-                entry.is_asking = false;
-            }
-            self.make_ready(&ask.endpoint);
+            self.asked(&ask.endpoint);
         }
+    }
+
+    /// Nobody is asked about the lane any more; it may have room.
+    fn asked(&mut self, endpoint: &SubscriptionId) {
+        if let Some(entry) = self.lanes.get_mut(endpoint) {
+            entry.is_asking = false;
+        }
+        self.make_ready(endpoint);
     }
 
     /// Asks again when it is time.
@@ -295,12 +292,10 @@ impl<W> State<W> {
     /// Forgets which lanes are asked about: who asked is gone.
     pub(super) fn forget_asks(&mut self) {
         self.asking.clear();
-        let asking = self.lanes.iter_mut().filter_map(|(endpoint, entry)| {
-            std::mem::take(&mut entry.is_asking).then(|| endpoint.clone())
-        });
-        let endpoints: Vec<SubscriptionId> = asking.collect();
+        let asking = self.lanes.iter().filter(|(_, entry)| entry.is_asking);
+        let endpoints: Vec<SubscriptionId> = asking.map(|(id, _)| id.clone()).collect();
         for endpoint in endpoints {
-            self.make_ready(&endpoint);
+            self.asked(&endpoint);
         }
     }
 }

@@ -82,8 +82,8 @@ impl Broker {
         self.servers.tell("kill", node, &[]).await;
     }
 
-    /// Has a node hang; its connections stay open. Past a minute the others take it for lost, and it
-    /// may need a stop and a start after [`Self::resume`].
+    /// Has a node hang; its connections stay open. Past a minute the others take it for lost, and
+    /// it may need a stop and a start after [`Self::resume`].
     pub async fn pause(&self, node: usize) {
         self.servers.tell("pause", node, &[]).await;
     }
