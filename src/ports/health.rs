@@ -24,7 +24,8 @@ pub trait EndpointHealth: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn succeeded(&self, endpoints: &[(SubscriptionId, UnixMillis)]) -> Result<(), StoreError>;
+    async fn succeeded(&self, endpoints: &[(SubscriptionId, UnixMillis)])
+    -> Result<(), StoreError>;
 
     /// All endpoints that fail, and since when.
     ///

@@ -15,6 +15,7 @@ mod pacing;
 mod problems;
 pub mod quarantine;
 mod records;
+mod redeliver;
 mod restart;
 mod rules;
 mod secrets;
