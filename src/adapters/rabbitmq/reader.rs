@@ -131,8 +131,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next message in the queue's order, when so many are wanted; `None` after the last.
-    /// Of what is taken, and not asked for in the end, the order may change.
+    /// The next message in the queue's order, `None` after the last. `wanted` says how many are:
+    /// no more are taken, as far as that is known.
     pub(super) async fn next(&mut self, wanted: usize) -> Result<Option<Delivery>, StoreError> {
         if self.page.is_empty() && self.left > 0 {
             if matches!(self.first, First::NotTaken) {
