@@ -30,6 +30,11 @@ bench-production: ## The same on RabbitMQ and Redis of its own, and beside a bar
 	tests/services/install.sh
 	$(CARGO) bench --locked --bench throughput -- --backend production
 
+bench-lanes: ## How well endpoints and tenants are kept apart, embedded and on RabbitMQ and Redis
+	tests/services/install.sh
+	$(CARGO) bench --locked --bench lanes -- --backend embedded
+	$(CARGO) bench --locked --bench lanes -- --backend production
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -43,4 +48,4 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint bench bench-production build docs fmt clean
+.PHONY: help demo demo-keep test lint bench bench-production bench-lanes build docs fmt clean

@@ -23,11 +23,14 @@ mod broker;
 mod client;
 #[path = "throughput/consumer.rs"]
 mod consumer;
-#[path = "throughput/dispatcher.rs"]
+#[allow(dead_code, reason = "the bench of the lanes uses more of it")]
+#[path = "common/dispatcher.rs"]
 mod dispatcher;
+#[path = "common/exchange.rs"]
+mod exchange;
 #[path = "throughput/load.rs"]
 mod load;
-#[path = "throughput/process.rs"]
+#[path = "common/process.rs"]
 mod process;
 #[path = "throughput/production.rs"]
 mod production;
@@ -35,20 +38,21 @@ mod production;
 mod report;
 #[path = "throughput/round.rs"]
 mod round;
-#[path = "throughput/servers.rs"]
+#[path = "common/servers.rs"]
 mod servers;
 #[path = "throughput/sink.rs"]
 mod sink;
+#[path = "throughput/work.rs"]
+mod work;
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Backend, Role};
 use load::Load;
+use process::interrupted;
 use servers::Server;
 
 /// As in the `carillon` command, so that all processes allocate alike.
@@ -149,15 +153,4 @@ async fn broker() -> anyhow::Result<Server> {
         broker.version()?
     );
     Ok(broker)
-}
-
-/// Ends in an error when this process is told to stop, so that what it started is ended.
-async fn interrupted() -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    bail!("interrupted")
 }

@@ -146,10 +146,6 @@ pub fn not_in_effect(config: &Config) -> Vec<String> {
         config.telemetry.otlp_endpoint.is_some(),
         "`telemetry.otlp_endpoint` has no effect in this version: no spans are sent",
     );
-    warn(
-        config.delivery.disable_after != Config::default().delivery.disable_after,
-        "`delivery.disable_after` has no effect in this version: only a 410 disables",
-    );
     warnings
 }
 
@@ -167,6 +163,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
             jitter: config.retry.jitter,
         },
         dedup: !config.dedup.window.is_zero(),
+        disable_after: config.delivery.disable_after,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod attempt;
+pub mod circuit;
 pub mod decide;
 pub mod delivery;
 pub mod event;
@@ -15,6 +16,8 @@ pub mod pattern;
 pub mod payload;
 pub mod redelivery;
 pub mod retry;
+pub mod shares;
 pub mod signature;
 pub mod subscription;
 pub mod timestamp;
+pub mod window;

@@ -14,6 +14,7 @@
 
 pub mod admit;
 pub mod directory;
+pub mod health;
 pub mod in_flight;
 pub mod intake;
 pub mod plan;
@@ -32,8 +33,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use admit::{Admission, Admit, Granted, Permit};
+use admit::{Admission, Admit, AdmitSettings, Granted, Permit};
 use directory::{CompiledScope, Directory, Endpoint, EndpointDefaults};
+use health::Health;
 use in_flight::{InFlight, Waiting};
 use record::Follows;
 use settlement::Ticket;
@@ -41,7 +43,8 @@ use settlement::Ticket;
 use crate::domain::decide::decide;
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{DeferReason, Freshness};
+use crate::domain::lane::{Answer, DeferReason, Freshness};
+use crate::domain::outcome::Class;
 use crate::domain::subscription::Scope;
 use crate::ports::{Ports, StoreError};
 use crate::telemetry::Telemetry;
@@ -64,6 +67,8 @@ pub struct PipelineSettings {
     pub endpoint: EndpointDefaults,
     /// Whether events are remembered: `dedup.window` is not zero.
     pub dedup: bool,
+    /// How long an endpoint may fail without a success: `delivery.disable_after`.
+    pub disable_after: Duration,
 }
 
 /// What every stage needs.
@@ -76,6 +81,8 @@ pub struct Context {
     pub telemetry: Telemetry,
     /// The endpoints.
     pub directory: Directory,
+    /// How they have been of late.
+    pub health: Health,
 }
 
 /// A delivery on its way through the process.
@@ -102,7 +109,12 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts taking events and due deliveries.
     pub fn start(ports: Ports, settings: PipelineSettings, telemetry: Telemetry) -> Self {
-        let (admit, granted) = Admit::new(settings.in_flight_max);
+        let (admit, granted) = Admit::new(AdmitSettings {
+            in_flight_max: settings.in_flight_max,
+            // The other half is always there for those that answer soon.
+            slow_max: settings.prefetch / 2,
+            rates: ports.rates.clone(),
+        });
         let store = Arc::clone(&ports.subscriptions);
         let directory = Directory::new(store, settings.endpoint.clone(), telemetry.clone());
         let context = Context {
@@ -110,8 +122,9 @@ impl Pipeline {
             settings,
             telemetry,
             directory,
+            health: Health::default(),
         };
-        let (intake, again) = InFlight::new();
+        let (intake, again) = InFlight::new(context.settings.prefetch);
         let pipeline = Self {
             context: Arc::new(context),
             admit,
@@ -134,6 +147,9 @@ impl Pipeline {
         self.supervise("timers", |pipeline| async move {
             pipeline.admit.run_timers().await;
         });
+        self.supervise("rates", |pipeline| async move {
+            pipeline.admit.run_rates().await;
+        });
         self.supervise("dispatch", move |pipeline| {
             pipeline.dispatch_granted(Arc::clone(&granted))
         });
@@ -142,6 +158,7 @@ impl Pipeline {
             intake::take_again(pipeline, Arc::clone(&again))
         });
         self.supervise("deliveries", intake::take_deliveries);
+        self.supervise("health", health::compare);
     }
 
     /// Runs a loop until the pipeline stops. One that ends before (a panic, so a bug) is
@@ -230,6 +247,7 @@ impl Pipeline {
         let states = [
             ("healthy", counts.healthy),
             ("throttled", counts.throttled),
+            ("open", counts.open),
             ("paused", counts.paused),
         ];
         for (gauges, values) in [
@@ -310,14 +328,28 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let timeout = endpoint.subscription.spec.timeout;
     let sent = send::send(context, &endpoint, &delivery, timeout).await;
     let now = context.ports.clock.now();
-    permit.report(sent.pause_until.map(|until| until.since(now)));
+    let pause = sent.pause_until.map(|until| until.since(now));
+    permit.report(answer_of(sent.class), pause);
     let chance = context.ports.chance.fraction();
     let action = decide(&endpoint.retry, &delivery, sent.class, now, chance);
-    let began = sent.began;
+    let (began, class) = (sent.began, sent.class);
     let last = sent.last();
+    let event = Arc::clone(&delivery.event);
     record::record(context, &delivery, sent, Follows::Action(action));
     settle::settle(context, delivery, action, began, last, ticket).await;
     drop(permit);
+    health::note(context, &endpoint, &event.tenant, class, now).await;
+}
+
+/// What an attempt's class says about the endpoint.
+fn answer_of(class: Class) -> Answer {
+    match class {
+        Class::Acknowledged => Answer::Success,
+        Class::Failed {
+            overloaded: true, ..
+        } => Answer::Overload,
+        Class::Failed { .. } | Class::Gone => Answer::Failure,
+    }
 }
 
 /// The endpoint as it is now, or why the delivery ends here.

@@ -47,6 +47,10 @@ pub struct Ports {
     pub outbox: Arc<dyn Outbox>,
     /// Which subscriptions of an event are settled.
     pub ledger: Arc<dyn Ledger>,
+    /// The rate over all replicas; `None` where there is one process.
+    pub rates: Option<Arc<dyn SharedRates>>,
+    /// Since when endpoints fail.
+    pub health: Arc<dyn EndpointHealth>,
     /// Subscriptions.
     pub subscriptions: Arc<dyn SubscriptionStore>,
     /// Attempts.

@@ -14,6 +14,8 @@ mod deliveries;
 mod events;
 #[path = "contract/harness.rs"]
 mod harness;
+#[path = "contract/health.rs"]
+mod health;
 #[path = "contract/ledger.rs"]
 mod ledger;
 #[path = "contract/load.rs"]
@@ -63,6 +65,11 @@ macro_rules! suite {
                 what_is_put_is_recorded_with_it, a_redelivery_settles_nothing_of_its_event,
                 without_a_window_it_remembers_nothing,
                 it_survives_a_crash, many_at_once_are_all_kept;
+            health: the_first_failure_sticks, the_earlier_of_two_counts,
+                a_success_later_forgets, a_success_from_before_does_not_forget,
+                many_at_once_are_all_kept, it_survives_a_crash,
+                a_deleted_subscription_is_forgotten, a_changed_subscription_is_not_forgotten,
+                an_outage_is_an_error;
             audit: newest_first_with_a_cursor, every_filter_filters, the_ring_keeps_the_newest,
                 old_ones_are_not_shown, a_long_body_is_cut, it_survives_an_orderly_end;
             load: nothing_is_lost_and_nothing_settled_twice, sizes_are_counted;

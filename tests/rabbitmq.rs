@@ -23,6 +23,8 @@ mod plain;
 mod quarantine;
 #[path = "rabbitmq/reading.rs"]
 mod reading;
+#[path = "rabbitmq/refusals.rs"]
+mod refusals;
 #[path = "rabbitmq/sharing.rs"]
 mod sharing;
 #[path = "rabbitmq/topology.rs"]

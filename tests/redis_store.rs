@@ -16,3 +16,5 @@ mod load;
 mod marker;
 #[path = "redis_store/outages.rs"]
 mod outages;
+#[path = "redis_store/rates.rs"]
+mod rates;

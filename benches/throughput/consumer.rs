@@ -6,7 +6,8 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, message::Delivery};
 
-use crate::broker::{self, EVENTS};
+use crate::broker;
+use crate::exchange::{EVENTS, connect};
 use crate::process::{Process, when_told};
 
 /// Events fetched ahead: the default of `intake.prefetch`.
@@ -24,7 +25,7 @@ pub struct Job {
 
 /// Is the bare consumer.
 pub async fn run(job: Job) -> anyhow::Result<()> {
-    let connection = broker::connect(&job.url).await?;
+    let connection = connect(&job.url).await?;
     let channel = connection.create_channel().await?;
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())

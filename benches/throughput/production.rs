@@ -83,14 +83,14 @@ async fn dispatcher(load: &Load, broker: &Server) -> anyhow::Result<(Dispatched,
         redis_url: &redis_url,
     };
     // One that declares and takes the subscriptions, and ends: the queue fills without it.
-    let before = Dispatcher::start(&store).await?;
+    let before = Dispatcher::start(&store, &[]).await?;
     before.subscribe(load, &sink.url).await?;
     before.process.stop().await?;
     broker::publish(&broker.url, load.events.into()).await?;
     broker.rests().await?;
 
     let counted = redis.redis_counts()?;
-    let mut dispatcher = Dispatcher::start(&store).await?;
+    let mut dispatcher = Dispatcher::start(&store, &[]).await?;
     let (broker_cpu_s, redis_cpu_s) = (broker.cpu_s()?, redis.cpu_s()?);
     let dispatched = round::dispatched(load, Vec::new(), &mut dispatcher, &mut sink).await?;
     let (broker_cpu_s, redis_cpu_s) =

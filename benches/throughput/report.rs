@@ -180,8 +180,8 @@ fn beside(pairs: &[Pair]) -> String {
     let peak_rss = spread(pairs, 0, |pair| pair.carillon.peak_rss_mib);
     let connections = spread(pairs, 0, |pair| pair.carillon.sample.connections as f64);
     let bare = spread(pairs, 0, |pair| pair.bare.connections as f64);
-    let deferrals = spread(pairs, 0, |pair| pair.carillon.metrics.deferrals);
-    let dropped = spread(pairs, 0, |pair| pair.carillon.metrics.audit_dropped);
+    let deferrals = spread(pairs, 0, |pair| pair.carillon.counts.deferrals);
+    let dropped = spread(pairs, 0, |pair| pair.carillon.counts.audit_dropped);
     format!(
         "carillon: peak RSS {peak_rss} MiB; connections {connections} (bare client {bare}); \
          deferrals {deferrals}; attempts missing in the audit log {dropped}"

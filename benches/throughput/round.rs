@@ -7,10 +7,11 @@ use anyhow::ensure;
 use tokio::time::Instant;
 
 use crate::client;
-use crate::dispatcher::{Dispatcher, Metrics, Store};
+use crate::dispatcher::{Dispatcher, Store};
 use crate::load::Load;
 use crate::process::Process;
 use crate::sink::Sink;
+use crate::work::Counts;
 
 /// Lines of the dispatcher's log that are shown after it was measured.
 const LINES_SHOWN: usize = 5;
@@ -32,7 +33,7 @@ pub struct Dispatched {
     /// Its peak memory, in MiB.
     pub peak_rss_mib: f64,
     /// What it has counted.
-    pub metrics: Metrics,
+    pub counts: Counts,
 }
 
 /// What one of them did.
@@ -93,7 +94,7 @@ pub async fn measure(load: &Load, bare_first: bool) -> anyhow::Result<Pair> {
 async fn embedded(load: &Load) -> anyhow::Result<Dispatched> {
     let calls = load.calls();
     let mut sink = Sink::start(load.deliveries()).await?;
-    let mut dispatcher = Dispatcher::start(&Store::Embedded).await?;
+    let mut dispatcher = Dispatcher::start(&Store::Embedded, &[]).await?;
     dispatcher.subscribe(load, &sink.url).await?;
     dispatched(load, calls, &mut dispatcher, &mut sink).await
 }
@@ -110,13 +111,13 @@ pub async fn dispatched(
     let measured = async {
         tokio::try_join!(dispatcher.publish(calls), sink.all_came())?;
         let took_s = begun.at.elapsed().as_secs_f64();
-        let metrics = dispatcher.settled(load.deliveries()).await?;
+        let counts = dispatcher.settled(load.deliveries()).await?;
         let ids = load.deliveries();
         let sample = begun.end(load, took_s, &dispatcher.process, sink, ids);
         Ok(Dispatched {
             sample: sample.await?,
             peak_rss_mib: dispatcher.process.peak_rss_mib()?,
-            metrics,
+            counts,
         })
     };
     let measured = measured.await;

@@ -1,4 +1,5 @@
-//! Subscriptions, ledger and audit log on Redis, shared by all replicas.
+//! Subscriptions, ledger, audit log, rates and endpoint health on Redis, shared by all
+//! replicas.
 //!
 //! Works with one server, a cluster, or sentinels; from Redis 6.2. What is here survives
 //! what Redis survives: with `appendonly yes` and `appendfsync everysec` up to a second may
@@ -6,13 +7,16 @@
 //!
 //! A marker key says that a Redis is ours. Where it is missing, reading subscriptions is an
 //! error: a Redis that was flushed, or another one, is never taken for one without
-//! subscriptions. Keys of subscriptions share one hash tag and so one node; those of the
-//! ledger and the audit log are spread.
+//! subscriptions. Keys of subscriptions share one hash tag and so one node, and so does what
+//! is deleted with them; all others are spread.
 
 mod audit;
 mod changes;
+mod health;
 mod ledger;
 mod link;
+mod rates;
+mod replicas;
 mod scripts;
 mod subscriptions;
 mod target;
@@ -73,7 +77,7 @@ pub struct RedisSettings {
     pub audit_dropped: Arc<AtomicU64>,
 }
 
-/// Subscriptions, ledger and audit log on Redis. Dropping it ends its loops.
+/// Every port that Redis is behind. Dropping it ends its loops.
 pub struct Redis {
     core: Arc<Core>,
 }
@@ -87,6 +91,7 @@ struct Core {
     changes: Changes,
     ledger: ledger::Queue,
     audit: audit::Buffer,
+    replicas: replicas::Replicas,
     /// How Redis was, the last time it was asked.
     seen: Mutex<Seen>,
     /// Whether the marker was missing then.
@@ -115,6 +120,8 @@ struct Keys {
     versions: String,
     /// The stamp of the last change of all.
     stamp: String,
+    /// Hash: id to since when its endpoint fails. It may be absent.
+    failing: String,
     /// Where changes are published.
     channel: String,
 }
@@ -130,6 +137,7 @@ impl Keys {
             by_scope: key("scopes"),
             versions: key("versions"),
             stamp: key("stamp"),
+            failing: key("failing"),
             channel: key("changes"),
         }
     }
@@ -151,6 +159,7 @@ impl Redis {
                 changes: Changes::default(),
                 ledger: ledger::Queue::new(),
                 audit: audit::Buffer::new(),
+                replicas: replicas::Replicas::new(),
                 seen: Mutex::default(),
                 unmarked: AtomicBool::new(false),
                 look_now: Notify::new(),
@@ -164,6 +173,7 @@ impl Redis {
         redis.keep_running("gaps", watch::close_gaps);
         redis.keep_running("ledger", ledger::write);
         redis.keep_running("audit", audit::write);
+        redis.keep_running("replicas", replicas::keep_counted);
         Ok(Arc::new(redis))
     }
 
@@ -286,6 +296,7 @@ impl Backend for Redis {
 
     async fn close(&self) {
         self.flush().await;
+        self.core.leave().await;
         self.crash();
     }
 }

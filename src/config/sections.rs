@@ -102,7 +102,9 @@ sections! {
     delivery: Delivery {
         /// Requests at once in one process.
         max_in_flight: usize [1..=100_000] = 2048,
-        /// The ceiling of an endpoint's adaptive concurrency, which does not adapt yet.
+        /// The ceiling of an endpoint's adaptive concurrency, which begins with 4 requests at
+        /// once: one more for each window of successes, half as many after a 429, 502, 504 or
+        /// a timeout, and never less than one.
         endpoint_max_in_flight: u32 [1..=10_000] = 32,
         /// The rate limit of an endpoint whose subscription has none of its own, across
         /// all replicas; `per_second = 0` means none. A part may be set alone, also as
@@ -112,8 +114,7 @@ sections! {
         connect_timeout: Duration [ms(10)..=secs(60)] = secs(3),
         /// How long a whole attempt may take, when the subscription does not say.
         timeout: Duration [ms(100)..=secs(60)] = secs(10),
-        /// A subscription that fails for this long without a success is disabled. Not in
-        /// effect yet.
+        /// A subscription that fails for this long without a success is disabled.
         disable_after: Duration [secs(1)..=hours(365 * 24)] = hours(120),
     }
 

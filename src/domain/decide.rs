@@ -2,6 +2,8 @@
 //!
 //! `pipeline::settle` carries the [`Action`] out; nothing else does.
 
+use std::time::Duration;
+
 use super::delivery::{DeadReason, Delivery};
 use super::outcome::{Class, Reason};
 use super::retry::{Due, RetryPolicy};
@@ -75,6 +77,18 @@ pub fn decide(
     }
 }
 
+/// Whether an endpoint that failed at `at`, without a success since `since`, has failed for so
+/// long that it is to be disabled. Who changes the subscription, as by enabling it again, at
+/// `changed_at`, begins the time anew.
+pub fn fails_too_long(
+    since: UnixMillis,
+    changed_at: UnixMillis,
+    at: UnixMillis,
+    disable_after: Duration,
+) -> bool {
+    at.since(since.max(changed_at)) >= disable_after
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -140,6 +154,26 @@ mod tests {
                 disable: None,
             };
             assert_eq!(answered(9, status, None), exhausted);
+        }
+    }
+
+    #[test]
+    fn the_time_to_disable_begins_with_the_first_failure_or_the_last_change() {
+        let day = Duration::from_secs(86_400);
+        let later = |days: u32| NOW.after(day * days);
+        let after = day * 5;
+        for (since, changed, at, expected) in [
+            (0, 0, 0, false),
+            (0, 0, 4, false),
+            (0, 0, 5, true),
+            (0, 3, 5, false),
+            (0, 3, 8, true),
+            (3, 0, 5, false),
+            // Clocks of replicas differ.
+            (6, 0, 5, false),
+        ] {
+            let found = fails_too_long(later(since), later(changed), later(at), after);
+            assert_eq!(found, expected, "{since} {changed} {at}");
         }
     }
 

@@ -1,12 +1,24 @@
 //! The lane of one endpoint: what may be sent to it now, what waits, what comes later.
 //!
-//! A pure state machine over a monotonic clock that the caller reads. It decides; the
-//! waiting, the rate limiter and the permits are the business of `pipeline::admit`.
-//! A lane holds in memory what its endpoint will take within a second or two, and hands
-//! out growing times to what it turns away, so that a backlog returns paced.
+//! A pure state machine over a monotonic clock that the caller reads, with the endpoint's
+//! [`Window`] and [`Circuit`] in it. It decides; the waiting, the rate limiter and the
+//! permits are the business of `pipeline::admit`. A lane holds in memory what its endpoint
+//! will take within a second or two, and hands out spread times to what it turns away, so
+//! that a backlog returns paced.
+
+mod under_way;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+pub use under_way::Pass;
+pub use verdict::{Answer, Awaits, DeferReason, Freshness, RateWait, Room, Verdict};
+
+use under_way::UnderWay;
+
+use super::circuit::{Circuit, OpenTimes, Passage};
+use super::window::Window;
 
 /// What a lane holds at least, however slow its endpoint.
 const HELD_MIN: usize = 1;
@@ -14,84 +26,66 @@ const HELD_MIN: usize = 1;
 const HELD_MAX: usize = 2048;
 /// How much of its endpoint's pace a lane holds.
 const HELD_FOR: Duration = Duration::from_secs(1);
-/// What has to wait longer than this for its rate waits at rest, not in memory.
-const RATE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long work waits in memory at most; also for its rate.
+const HELD_FOR_MAX: Duration = Duration::from_secs(2);
 /// The longest time between two that are turned away.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// How far ahead times are handed out. The pace is only measured, and an endpoint that was
 /// slow may recover: what comes back too soon is turned away once more.
 const SPREAD_MAX: Duration = Duration::from_secs(900);
+/// What an open circuit turns away comes back over at most so many times as long as it stays
+/// open: soon after a short outage, and seldom, to no avail, in a long one.
+const OPEN_SPREAD: u32 = 10;
+/// From one of those to the next, at least.
+const OPEN_INTERVAL: Duration = Duration::from_millis(20);
+/// How much faster than its pace work is called back: who comes early is turned away once more,
+/// and who comes late leaves a gap.
+const HASTE: f64 = 1.05;
 /// Fresh work goes first, but every so many turns returning work does.
 const RETURNING_TURN: u32 = 8;
+/// How long the first attempt of all may take before its endpoint is taken for a slow one.
+const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 /// The time of an attempt that is assumed before one was measured.
 const ATTEMPT_TIME_ASSUMED: Duration = Duration::from_millis(20);
-
-/// Whether work is an event's first attempt or comes back for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// Straight from an event.
-    Fresh,
-    /// Due again.
-    Returning,
-}
-
 /// The bounds of a lane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LaneLimits {
-    /// Most requests at once.
+    /// Most requests at once: the ceiling of the adaptive window.
     pub in_flight_max: u32,
-    /// Sustained requests per second; `None` for no limit.
+    /// Sustained requests per second, of this process's share; `None` for no limit.
     pub per_second: Option<f64>,
-}
-
-/// Why work is turned away for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeferReason {
-    /// The endpoint has reached its rate.
-    RateLimited,
-    /// The endpoint asked to be left alone.
-    Paused,
-    /// As much waits as the endpoint will take soon.
-    Busy,
-}
-
-impl DeferReason {
-    /// Every reason.
-    pub const ALL: [Self; 3] = [Self::RateLimited, Self::Paused, Self::Busy];
-
-    /// The reason in one word, for metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limited",
-            Self::Paused => "paused",
-            Self::Busy => "busy",
-        }
-    }
-}
-
-/// The answer to an offer or a request for the next work.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict<W> {
-    /// Send it now; the lane counts it as in flight.
-    Start(W),
-    /// It waits in the lane, or there is nothing to start.
-    Wait(Option<Duration>),
-    /// Come back at this time.
-    Defer(W, Duration, DeferReason),
+    /// How long its circuit stays open.
+    pub open: OpenTimes,
 }
 
 /// One endpoint's state. Times are durations since an origin that the caller keeps.
 #[derive(Debug)]
 pub struct Lane<W> {
     limits: LaneLimits,
-    fresh: VecDeque<W>,
-    returning: VecDeque<W>,
-    in_flight: u32,
+    window: Window,
+    circuit: Circuit,
+    fresh: VecDeque<Held<W>>,
+    returning: VecDeque<Held<W>>,
+    under_way: UnderWay,
     paused_until: Duration,
     attempt_time: Duration,
-    handed_out_until: Duration,
+    /// Whether an attempt has ended: before, its time is assumed.
+    is_known: bool,
+    /// Until when times are handed out to fresh work. The line of returning work is another: it
+    /// has come to the front of this one before, if in a heap of those near it.
+    fresh_until: Duration,
+    returning_until: Duration,
+    /// How much the circuit has turned away since it opened.
+    turned_away: u32,
     last_used: Duration,
     turns: u32,
+}
+
+/// Work that waits in memory.
+#[derive(Debug)]
+struct Held<W> {
+    work: W,
+    since: Duration,
 }
 
 impl<W> Lane<W> {
@@ -99,122 +93,200 @@ impl<W> Lane<W> {
     pub fn new(limits: LaneLimits, now: Duration) -> Self {
         Self {
             limits,
+            window: Window::new(limits.in_flight_max),
+            circuit: Circuit::new(limits.open),
             fresh: VecDeque::new(),
             returning: VecDeque::new(),
-            in_flight: 0,
+            under_way: UnderWay::default(),
             paused_until: Duration::ZERO,
             attempt_time: ATTEMPT_TIME_ASSUMED,
-            handed_out_until: Duration::ZERO,
+            is_known: false,
+            fresh_until: Duration::ZERO,
+            returning_until: Duration::ZERO,
+            turned_away: 0,
             last_used: now,
             turns: 0,
         }
     }
 
-    /// The bounds in force.
-    pub fn limits(&self) -> LaneLimits {
-        self.limits
-    }
-
     /// Changes the bounds: from the next decision on.
     pub fn set_limits(&mut self, limits: LaneLimits) {
         self.limits = limits;
-        // Times handed out at the old pace bind nobody.
-        self.handed_out_until = Duration::ZERO;
+        self.window.set_ceiling(limits.in_flight_max);
+        self.circuit.set_times(limits.open);
+        self.forget_handed_out();
     }
 
-    /// Offers work. `slot` says whether the process has room for a request; `rate` takes
-    /// one from the rate limit or says how long until there is one.
+    /// Forgets how the endpoint was: a person has changed it. What waits and what is under
+    /// way stays.
+    pub fn begin_afresh(&mut self) {
+        self.window = Window::new(self.limits.in_flight_max);
+        self.circuit = Circuit::new(self.limits.open);
+        self.paused_until = Duration::ZERO;
+        self.attempt_time = ATTEMPT_TIME_ASSUMED;
+        self.is_known = false;
+        self.forget_handed_out();
+    }
+
+    /// Offers work. `rate` takes one from the rate limiter.
     pub fn offer(
         &mut self,
         work: W,
         freshness: Freshness,
         now: Duration,
-        slot: bool,
-        rate: impl FnOnce() -> Result<(), Duration>,
+        room: Room,
+        rate: impl FnOnce() -> Result<(), RateWait>,
     ) -> Verdict<W> {
         self.last_used = now;
-        if now < self.paused_until {
-            return self.defer(work, self.paused_until, DeferReason::Paused);
-        }
-        if self.is_full(freshness) {
-            let reason = match self.limits.per_second {
-                Some(per_second) if per_second < self.window_pace() => DeferReason::RateLimited,
-                _ => DeferReason::Busy,
-            };
-            return self.defer(work, now + HELD_FOR, reason);
-        }
-        let may_start = slot && self.held() == 0 && self.in_flight < self.limits.in_flight_max;
-        let wait = match may_start.then(rate) {
-            Some(Ok(())) => {
-                self.in_flight += 1;
-                return Verdict::Start(work);
-            }
-            Some(Err(wait)) if wait > RATE_WAIT_MAX => {
-                return self.defer(work, now.saturating_add(wait), DeferReason::RateLimited);
-            }
-            Some(Err(wait)) => Some(now + wait),
-            None => None,
+        let passage = match self.closed_until(now) {
+            Err((until, reason)) => return self.defer((work, freshness), now, until, reason),
+            Ok(passage) => passage,
         };
-        match freshness {
-            Freshness::Fresh => self.fresh.push_back(work),
-            Freshness::Returning => self.returning.push_back(work),
+        if self.is_full(freshness, now) || self.occupied() >= room.occupied {
+            let reason = self.bottleneck(passage, now);
+            return self.defer((work, freshness), now, now + HELD_FOR, reason);
         }
-        Verdict::Wait(wait)
+        let may_start = self.held() == 0 && self.may_start(passage, room);
+        let awaits = match may_start.then(rate) {
+            Some(Ok(())) => return self.start(work, now, passage),
+            Some(Err(RateWait::After(wait))) if wait > HELD_FOR_MAX => {
+                let (soonest, reason) = (now.saturating_add(wait), DeferReason::RateLimited);
+                return self.defer((work, freshness), now, soonest, reason);
+            }
+            Some(Err(RateWait::After(wait))) => Awaits::Time(now + wait),
+            Some(Err(RateWait::Asked)) => Awaits::Rate,
+            None => Awaits::Room,
+        };
+        let held = Held { work, since: now };
+        match freshness {
+            Freshness::Fresh => self.fresh.push_back(held),
+            Freshness::Returning => self.returning.push_back(held),
+        }
+        Verdict::Wait(awaits)
     }
 
     /// The next work to start, if there is any and it may.
     pub fn next(
         &mut self,
         now: Duration,
-        rate: impl FnOnce() -> Result<(), Duration>,
+        room: Room,
+        rate: impl FnOnce() -> Result<(), RateWait>,
     ) -> Verdict<W> {
-        if self.held() == 0 || self.in_flight >= self.limits.in_flight_max {
-            return Verdict::Wait(None);
+        if self.held() == 0 {
+            return Verdict::Wait(Awaits::Room);
         }
-        if now < self.paused_until {
-            return self.defer_next(self.paused_until, DeferReason::Paused);
+        let passage = match self.closed_until(now) {
+            Err((until, reason)) => return self.defer_next(now, until, reason),
+            Ok(passage) => passage,
+        };
+        if !self.may_start(passage, room) {
+            return Verdict::Wait(Awaits::Room);
         }
         match rate() {
             Ok(()) => {}
-            Err(wait) if wait > RATE_WAIT_MAX => {
-                return self.defer_next(now.saturating_add(wait), DeferReason::RateLimited);
+            Err(RateWait::After(wait)) if wait > HELD_FOR_MAX => {
+                let soonest = now.saturating_add(wait);
+                return self.defer_next(now, soonest, DeferReason::RateLimited);
             }
-            Err(wait) => return Verdict::Wait(Some(now + wait)),
+            Err(RateWait::After(wait)) => return Verdict::Wait(Awaits::Time(now + wait)),
+            Err(RateWait::Asked) => return Verdict::Wait(Awaits::Rate),
         }
         match self.pop() {
-            Some(work) => {
-                self.in_flight += 1;
-                self.last_used = now;
-                Verdict::Start(work)
-            }
-            None => Verdict::Wait(None),
+            Some((work, _)) => self.start(work, now, passage),
+            None => Verdict::Wait(Awaits::Room),
         }
     }
 
-    /// An attempt ended: how long it took, and until when the endpoint wants no more.
-    pub fn finished(&mut self, now: Duration, took: Duration, paused_until: Option<Duration>) {
+    /// Turns away one that has waited too long, or is more than the lane may hold by now; to be
+    /// asked again until there is none. What waits for room in the process alone is not to be
+    /// asked about.
+    pub fn next_excess(&mut self, now: Duration, room: Room) -> Option<Verdict<W>> {
+        let is_old = |held: &Held<W>| now.saturating_sub(held.since) >= HELD_FOR_MAX;
+        if self.free() == 0 && self.under_way.oldest_unanswered().is_none() {
+            // It waits for the store, which would have to take what is turned away.
+            return None;
+        }
+        let most = self.room(now);
+        let crowded = self.occupied() > room.occupied;
+        let excess = if self.returning.front().is_some_and(is_old) {
+            (self.returning.pop_front()?.work, Freshness::Returning)
+        } else if self.fresh.front().is_some_and(is_old) {
+            (self.fresh.pop_front()?.work, Freshness::Fresh)
+        } else if self.returning.len() > most || crowded && !self.returning.is_empty() {
+            (self.returning.pop_back()?.work, Freshness::Returning)
+        } else if self.fresh.len() > 2 * most || crowded {
+            (self.fresh.pop_back()?.work, Freshness::Fresh)
+        } else {
+            return None;
+        };
+        let reason = self.bottleneck(self.circuit.passage(now), now);
+        Some(self.defer(excess, now, now + HELD_FOR, reason))
+    }
+
+    /// A request ended with `answer`; until `paused_until` the endpoint wants no more.
+    pub fn answered(
+        &mut self,
+        pass: Pass,
+        answer: Answer,
+        now: Duration,
+        paused_until: Option<Duration>,
+    ) {
         // An exponential average over about eight attempts.
+        self.is_known = true;
+        self.under_way.answered(pass);
+        let took = now.saturating_sub(pass.began);
         self.attempt_time = (self.attempt_time * 7 + took) / 8;
         if let Some(until) = paused_until {
             self.paused_until = self.paused_until.max(until);
         }
         self.last_used = now;
+        match answer {
+            Answer::Success => {
+                if self.circuit.succeeded() {
+                    // How it was before says nothing about how it is now.
+                    self.window.restart();
+                    self.attempt_time = took;
+                    self.forget_handed_out();
+                } else {
+                    self.window.succeeded();
+                }
+                return;
+            }
+            Answer::Failure => {}
+            Answer::Overload => self.window.overloaded(pass.began, now),
+        }
+        if self.circuit.failed(now, pass.is_probe) {
+            self.turned_away = 0;
+        }
     }
 
-    /// A permit came back.
-    pub fn release(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// A request is over, whether or not it was answered.
+    pub fn release(&mut self, pass: Pass, now: Duration) {
+        self.under_way.end(pass);
+        // One that was answered has moved the circuit on already.
+        if pass.is_probe
+            && self.circuit.passage(now) == Passage::AfterProbe
+            && !self.under_way.has_probe()
+        {
+            self.circuit.probe_lost(now);
+        }
     }
 
     /// Empties the lane.
     pub fn take_held(&mut self) -> Vec<W> {
         let returning = std::mem::take(&mut self.returning);
-        self.fresh.drain(..).chain(returning).collect()
+        let all = self.fresh.drain(..).chain(returning);
+        all.map(|held| held.work).collect()
+    }
+
+    /// Requests that may start beside those under way, as far as the window goes.
+    pub fn free(&self) -> u32 {
+        self.window.limit().saturating_sub(self.in_flight())
     }
 
     /// Requests at this moment.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
     }
 
     /// Work that waits in memory.
@@ -222,36 +294,104 @@ impl<W> Lane<W> {
         self.fresh.len() + self.returning.len()
     }
 
+    /// Work in memory, waiting or under way.
+    pub fn occupied(&self) -> usize {
+        self.held() + self.under_way.len()
+    }
+
+    /// Whether an attempt takes so long that work stays in memory for it. One that is not known
+    /// yet is suspected sooner.
+    pub fn is_slow(&self, now: Duration) -> bool {
+        let limit = if self.is_known {
+            HELD_FOR
+        } else {
+            SUSPECT_AFTER
+        };
+        self.attempt_time(now) > limit
+    }
+
     /// Whether the endpoint asked to be left alone.
     pub fn is_paused(&self, now: Duration) -> bool {
         now < self.paused_until
     }
 
+    /// Whether the endpoint fails, and little or nothing passes.
+    pub fn is_open(&self) -> bool {
+        !self.circuit.is_closed()
+    }
+
     /// Whether nothing would be forgotten by dropping the lane now.
     pub fn is_idle(&self, now: Duration, for_at_least: Duration) -> bool {
-        self.in_flight == 0
+        self.under_way.is_empty()
             && self.held() == 0
             && now >= self.paused_until
-            && now >= self.handed_out_until
-            && now.saturating_sub(self.last_used) >= for_at_least
+            && now >= self.fresh_until.max(self.returning_until)
+            && now.saturating_sub(self.last_used) >= for_at_least.max(self.circuit.open_for() * 2)
+    }
+
+    /// How requests may pass; or until when none may, and why.
+    fn closed_until(&self, now: Duration) -> Result<Passage, (Duration, DeferReason)> {
+        let passage = self.circuit.passage(now);
+        let paused_until = self.paused_until;
+        match passage {
+            Passage::From(until) if until >= paused_until => Err((until, DeferReason::CircuitOpen)),
+            _ if now < paused_until => Err((paused_until, DeferReason::Paused)),
+            passage => Ok(passage),
+        }
+    }
+
+    fn may_start(&self, passage: Passage, room: Room) -> bool {
+        room.slot
+            && passage != Passage::AfterProbe
+            && self.free() > 0
+            && self.under_way.len() < room.occupied
+    }
+
+    fn start(&mut self, work: W, now: Duration, passage: Passage) -> Verdict<W> {
+        let is_probe = passage == Passage::Probe;
+        if is_probe {
+            self.circuit.probe();
+        }
+        let pass = self.under_way.begin(now, is_probe);
+        self.last_used = now;
+        Verdict::Start(work, pass)
+    }
+
+    /// What keeps work waiting in a lane that takes some.
+    fn bottleneck(&self, passage: Passage, now: Duration) -> DeferReason {
+        if passage != Passage::Free {
+            return DeferReason::CircuitOpen;
+        }
+        match self.limits.per_second {
+            Some(per_second) if per_second < self.window_pace(now) => DeferReason::RateLimited,
+            _ => DeferReason::Busy,
+        }
     }
 
     /// Requests per second that the endpoint takes: the slower of its rate and of its
-    /// concurrency at the time an attempt takes.
-    fn pace(&self) -> f64 {
-        let window = self.window_pace();
+    /// window at the time an attempt takes.
+    fn pace(&self, now: Duration) -> f64 {
+        let window = self.window_pace(now);
         self.limits
             .per_second
             .map_or(window, |rate| rate.min(window))
     }
 
-    fn window_pace(&self) -> f64 {
-        let attempt = self.attempt_time.max(Duration::from_micros(100));
-        f64::from(self.limits.in_flight_max) / attempt.as_secs_f64()
+    fn window_pace(&self, now: Duration) -> f64 {
+        let attempt = self.attempt_time(now).max(Duration::from_micros(100));
+        f64::from(self.window.limit()) / attempt.as_secs_f64()
+    }
+
+    /// One that is still under way tells about the time it takes, too: an endpoint that never
+    /// answers is known before its first attempt ends.
+    fn attempt_time(&self, now: Duration) -> Duration {
+        let oldest = self.under_way.oldest_unanswered();
+        let age = oldest.map_or(Duration::ZERO, |began| now.saturating_sub(began));
+        self.attempt_time.max(age)
     }
 
     /// Fresh work goes before returning work, so it also finds room when that is full.
-    fn is_full(&self, freshness: Freshness) -> bool {
+    fn is_full(&self, freshness: Freshness, now: Duration) -> bool {
         // Turning fresh work away costs a durable write and a second at least, and the pace is
         // only measured: it gets twice the room.
         let held = match freshness {
@@ -260,219 +400,93 @@ impl<W> Lane<W> {
             Freshness::Returning if self.returning.is_empty() => 0,
             Freshness::Returning => self.held(),
         };
+        held >= self.room(now)
+    }
+
+    /// How much the lane may hold: what its endpoint takes within a second.
+    fn room(&self, now: Duration) -> usize {
         // Cut off, which is meant: a bound, within HELD_MIN and HELD_MAX.
-        #[allow(clippy::cast_possible_truncation)]
-        let room = (self.pace() * HELD_FOR.as_secs_f64()) as usize;
-        held >= room.clamp(HELD_MIN, HELD_MAX)
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let room = (self.pace(now) * HELD_FOR.as_secs_f64()) as usize;
+        room.clamp(HELD_MIN, HELD_MAX)
     }
 
-    fn pop(&mut self) -> Option<W> {
+    fn pop(&mut self) -> Option<(W, Freshness)> {
         self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(RETURNING_TURN)
-            && let Some(work) = self.returning.pop_front()
-        {
-            return Some(work);
-        }
-        self.fresh
-            .pop_front()
-            .or_else(|| self.returning.pop_front())
+        let returning = !self.returning.is_empty()
+            && (self.fresh.is_empty() || self.turns.is_multiple_of(RETURNING_TURN));
+        Some(if returning {
+            (self.returning.pop_front()?.work, Freshness::Returning)
+        } else {
+            (self.fresh.pop_front()?.work, Freshness::Fresh)
+        })
     }
 
-    fn defer_next(&mut self, soonest: Duration, reason: DeferReason) -> Verdict<W> {
+    fn defer_next(&mut self, now: Duration, soonest: Duration, reason: DeferReason) -> Verdict<W> {
         match self.pop() {
-            Some(work) => self.defer(work, soonest, reason),
-            None => Verdict::Wait(None),
+            Some(turned_away) => self.defer(turned_away, now, soonest, reason),
+            None => Verdict::Wait(Awaits::Room),
         }
     }
 
-    /// Hands out the next free time: not before `soonest`, and after all that was handed out,
-    /// one interval of the endpoint's pace apart.
-    fn defer(&mut self, work: W, soonest: Duration, reason: DeferReason) -> Verdict<W> {
-        let interval = Duration::try_from_secs_f64(1.0 / self.pace())
-            .unwrap_or(INTERVAL_MAX)
-            .min(INTERVAL_MAX);
-        let ahead = soonest.saturating_add(SPREAD_MAX.max(interval.saturating_mul(64)));
-        let from = match self.handed_out_until {
-            handed_out if handed_out > ahead => soonest,
-            handed_out => handed_out.max(soonest),
+    fn defer(
+        &mut self,
+        (work, freshness): (W, Freshness),
+        now: Duration,
+        soonest: Duration,
+        reason: DeferReason,
+    ) -> Verdict<W> {
+        let until = match reason {
+            DeferReason::CircuitOpen => self.spread(soonest),
+            _ => self.hand_out(freshness, now, soonest),
         };
-        let until = from.saturating_add(interval);
-        self.handed_out_until = until;
         Verdict::Defer(work, until, reason)
     }
+
+    /// Some time from `soonest` on, the first at once: nobody knows what an endpoint that is
+    /// away will take when it is back. From the end it begins again at the beginning.
+    fn spread(&mut self, soonest: Duration) -> Duration {
+        let span = self.circuit.open_for().saturating_mul(OPEN_SPREAD);
+        let interval = match self.limits.per_second {
+            Some(per_second) => interval_of(per_second).max(OPEN_INTERVAL),
+            None => OPEN_INTERVAL,
+        };
+        let places = span.min(SPREAD_MAX).as_millis() / interval.as_millis().max(1);
+        let place = u128::from(self.turned_away) % places.max(1);
+        self.turned_away = self.turned_away.wrapping_add(1);
+        // There are no more places than milliseconds in the longest span.
+        let place = u32::try_from(place).unwrap_or(0);
+        soonest.saturating_add(interval.saturating_mul(place))
+    }
+
+    /// The next free time: not before `soonest`, and after all that was handed out, one
+    /// interval of the endpoint's pace apart.
+    fn hand_out(&mut self, freshness: Freshness, now: Duration, soonest: Duration) -> Duration {
+        let interval = interval_of(self.pace(now) * HASTE);
+        let line = match freshness {
+            Freshness::Fresh => &mut self.fresh_until,
+            Freshness::Returning => &mut self.returning_until,
+        };
+        let ahead = soonest.saturating_add(SPREAD_MAX.max(interval.saturating_mul(64)));
+        let from = if *line > ahead {
+            soonest
+        } else {
+            soonest.max(*line)
+        };
+        *line = from.saturating_add(interval);
+        *line
+    }
+
+    /// Times handed out at the old pace bind nobody.
+    fn forget_handed_out(&mut self) {
+        (self.fresh_until, self.returning_until) = (Duration::ZERO, Duration::ZERO);
+    }
+}
+
+fn interval_of(per_second: f64) -> Duration {
+    let interval = Duration::try_from_secs_f64(1.0 / per_second);
+    interval.unwrap_or(INTERVAL_MAX).min(INTERVAL_MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::from_secs(100);
-
-    fn lane(in_flight_max: u32, per_second: Option<f64>) -> Lane<u32> {
-        let limits = LaneLimits {
-            in_flight_max,
-            per_second,
-        };
-        Lane::new(limits, NOW)
-    }
-
-    fn offer(lane: &mut Lane<u32>, work: u32) -> Verdict<u32> {
-        lane.offer(work, Freshness::Fresh, NOW, true, || Ok(()))
-    }
-
-    #[test]
-    fn starts_up_to_the_window_and_then_in_order() {
-        let mut lane = lane(2, None);
-        assert_eq!(offer(&mut lane, 1), Verdict::Start(1));
-        assert_eq!(offer(&mut lane, 2), Verdict::Start(2));
-        assert_eq!(offer(&mut lane, 3), Verdict::Wait(None));
-        assert_eq!(offer(&mut lane, 4), Verdict::Wait(None));
-        assert_eq!(lane.next(NOW, || Ok(())), Verdict::Wait(None));
-        lane.release();
-        assert_eq!(lane.next(NOW, || Ok(())), Verdict::Start(3));
-        lane.release();
-        assert_eq!(lane.next(NOW, || Ok(())), Verdict::Start(4));
-    }
-
-    #[test]
-    fn fresh_work_goes_before_returning_work() {
-        let mut lane = lane(1, None);
-        assert_eq!(offer(&mut lane, 0), Verdict::Start(0));
-        let returning = lane.offer(1, Freshness::Returning, NOW, true, || Ok(()));
-        assert_eq!(returning, Verdict::Wait(None));
-        assert_eq!(offer(&mut lane, 2), Verdict::Wait(None));
-        lane.release();
-        assert_eq!(lane.next(NOW, || Ok(())), Verdict::Start(2));
-    }
-
-    #[test]
-    fn a_reached_rate_says_when_to_ask_again() {
-        let mut lane = lane(4, Some(10.0));
-        let wait = Duration::from_millis(100);
-        let verdict = lane.offer(1, Freshness::Fresh, NOW, true, || Err(wait));
-        assert_eq!(verdict, Verdict::Wait(Some(NOW + wait)));
-        assert_eq!(
-            lane.next(NOW, || Err(wait)),
-            Verdict::Wait(Some(NOW + wait))
-        );
-        assert_eq!(lane.next(NOW + wait, || Ok(())), Verdict::Start(1));
-    }
-
-    #[test]
-    fn holds_about_a_second_and_spreads_the_rest() {
-        let mut lane = lane(4, Some(20.0));
-        let mut untils = Vec::new();
-        for work in 0..100 {
-            match lane.offer(work, Freshness::Fresh, NOW, true, || Err(HELD_FOR)) {
-                Verdict::Wait(_) => {}
-                Verdict::Defer(_, until, reason) => {
-                    assert_eq!(reason, DeferReason::RateLimited);
-                    untils.push(until);
-                }
-                Verdict::Start(_) => panic!("the rate was reached"),
-            }
-        }
-        assert_eq!(lane.held(), 40);
-        assert_eq!(untils.len(), 60);
-        for pair in untils.windows(2) {
-            assert_eq!(pair[1] - pair[0], Duration::from_millis(50));
-        }
-    }
-
-    #[test]
-    fn a_pause_turns_away_what_waits() {
-        let mut lane = lane(1, None);
-        assert_eq!(offer(&mut lane, 0), Verdict::Start(0));
-        assert_eq!(offer(&mut lane, 1), Verdict::Wait(None));
-        let until = NOW + Duration::from_secs(30);
-        lane.finished(NOW, Duration::from_millis(5), Some(until));
-        lane.release();
-        assert!(lane.is_paused(NOW));
-        let Verdict::Defer(1, at, DeferReason::Paused) = lane.next(NOW, || Ok(())) else {
-            panic!("what waits is turned away");
-        };
-        assert!(at > until);
-        let Verdict::Defer(2, later, DeferReason::Paused) = offer(&mut lane, 2) else {
-            panic!("what comes is turned away");
-        };
-        assert!(later > at);
-        assert!(!lane.is_idle(until, Duration::ZERO));
-        assert!(lane.is_idle(later, Duration::ZERO));
-    }
-
-    #[test]
-    fn what_would_wait_long_for_its_rate_is_not_held() {
-        let mut lane = lane(4, Some(1.0 / 3600.0));
-        assert_eq!(offer(&mut lane, 1), Verdict::Start(1));
-        let hour = Duration::from_secs(3600);
-        let second = lane.offer(2, Freshness::Fresh, NOW, true, || Err(hour));
-        let Verdict::Defer(2, first_at, DeferReason::RateLimited) = second else {
-            panic!("an hour is not waited for in memory");
-        };
-        assert!(first_at >= NOW + hour);
-        assert_eq!(lane.held(), 0);
-        let third = lane.offer(3, Freshness::Fresh, NOW, true, || Err(hour));
-        let Verdict::Defer(3, next_at, _) = third else {
-            panic!("nor is the next");
-        };
-        assert!(next_at >= first_at + hour - Duration::from_millis(1));
-    }
-
-    #[test]
-    fn returning_work_is_not_starved_by_fresh_work() {
-        let mut lane = lane(1, None);
-        assert_eq!(offer(&mut lane, 0), Verdict::Start(0));
-        let returning = lane.offer(999, Freshness::Returning, NOW, true, || Ok(()));
-        assert_eq!(returning, Verdict::Wait(None));
-        for work in 1..=20 {
-            assert_eq!(offer(&mut lane, work), Verdict::Wait(None));
-        }
-        let mut started = Vec::new();
-        for _ in 0..RETURNING_TURN {
-            lane.release();
-            if let Verdict::Start(work) = lane.next(NOW, || Ok(())) {
-                started.push(work);
-            }
-        }
-        assert!(started.contains(&999), "{started:?}");
-    }
-
-    #[test]
-    fn times_handed_out_in_an_outage_do_not_outlast_it() {
-        let mut lane = lane(1, None);
-        // An endpoint that takes ten seconds for each: a tenth of a request a second.
-        for _ in 0..50 {
-            lane.finished(NOW, Duration::from_secs(10), None);
-        }
-        let mut latest = Duration::ZERO;
-        for work in 0..5_000 {
-            if let Verdict::Defer(_, until, _) = offer(&mut lane, work) {
-                latest = latest.max(until);
-            }
-        }
-        assert!(latest > NOW + Duration::from_secs(600), "they are spread");
-        assert!(
-            latest < NOW + SPREAD_MAX + Duration::from_secs(60),
-            "{latest:?}"
-        );
-    }
-
-    #[test]
-    fn rates_beyond_all_measure_are_no_fault() {
-        let mut lane = lane(1, Some(1e-300));
-        for work in 0..5 {
-            let verdict = lane.offer(work, Freshness::Fresh, NOW, true, || Err(Duration::MAX / 4));
-            assert!(matches!(verdict, Verdict::Defer(..)));
-        }
-    }
-
-    #[test]
-    fn without_a_slot_work_waits() {
-        let mut lane = lane(4, None);
-        let verdict = lane.offer(1, Freshness::Fresh, NOW, false, || {
-            panic!("no rate is used up")
-        });
-        assert_eq!(verdict, Verdict::Wait(None));
-        assert_eq!(lane.held(), 1);
-    }
-}
+mod tests;

@@ -16,6 +16,9 @@ pub const ATTEMPTS_MAX: u32 = 100;
 /// very many is no storm for the endpoints and the deliveries of others.
 const REDRIVEN_PER_SECOND: u64 = 1000;
 
+/// How much sooner something may be that is due about some time.
+const ABOUT: f64 = 0.2;
+
 /// When something is due that has some room: no sooner than `earliest`, best at `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -42,6 +45,18 @@ impl Due {
         let behind = n.saturating_sub(REDRIVEN_PER_SECOND - 1);
         let after_ms = behind.saturating_mul(1000) / REDRIVEN_PER_SECOND;
         Self::at(now.after(Duration::from_millis(after_ms)))
+    }
+
+    /// Due about `after` from `now`, a little sooner or later; `chance` in `[0, 1)` says which.
+    /// A store that rounds does so to both sides: what comes back at a pace neither falls
+    /// behind it nor comes in heaps.
+    pub fn about(now: UnixMillis, after: Duration, chance: f64) -> Self {
+        let share = 1.0 - ABOUT * (1.0 - chance.clamp(0.0, 1.0));
+        Self {
+            earliest: now.after(after.mul_f64(1.0 - ABOUT)),
+            at: now.after(after.mul_f64(share)),
+            latest: now.after(after.mul_f64(1.0 / (1.0 - ABOUT))),
+        }
     }
 
     /// The same, but nothing before `earliest`.
@@ -226,6 +241,17 @@ impl RetryPolicy {
             Schedule::Exponential(e) => e.max_attempts,
             // `list` keeps the length below ATTEMPTS_MAX.
             Schedule::List(delays) => u32::try_from(delays.len()).unwrap_or(ATTEMPTS_MAX) + 1,
+        }
+    }
+
+    /// The shortest and the longest delay, without jitter.
+    pub fn delays(&self) -> (Duration, Duration) {
+        match &self.schedule {
+            Schedule::Exponential(e) => (e.initial, e.max),
+            Schedule::List(delays) => {
+                let shortest = delays.iter().min().copied().unwrap_or_default();
+                (shortest, delays.iter().max().copied().unwrap_or_default())
+            }
         }
     }
 

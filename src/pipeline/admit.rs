@@ -6,31 +6,50 @@
 //! panic leaks nothing. There is no task per endpoint.
 
 mod rate;
+mod state;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use rate::{EndpointRate, LaneClock, check};
+use rate::{LaneClock, Others};
+use state::{IDLE_FOR, Rings, State};
 
 use super::turns::Turns;
+use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{DeferReason, Freshness, Lane, LaneLimits, Verdict};
+use crate::domain::lane::{Answer, DeferReason, Freshness, Pass, Verdict};
 use crate::domain::subscription::{RateLimit, Scope};
+use crate::domain::timestamp::UnixMillis;
+use crate::ports::{RateAsk, SharedRates};
 
-/// A lane without traffic for this long is dropped; its rate limiter is full again by then.
-const IDLE_FOR: Duration = Duration::from_secs(120);
+/// How long nobody is asked about rates after nobody answered.
+const AWAY_FOR: Duration = Duration::from_secs(1);
+
 /// The bounds of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EndpointLimits {
     /// Most requests at once.
     pub in_flight_max: u32,
-    /// Its rate; `None` for no limit.
+    /// Its rate, over all replicas; `None` for no limit.
     pub rate: Option<RateLimit>,
+    /// How long its circuit stays open.
+    pub open: OpenTimes,
+    /// When a person last changed it: then its lane begins afresh.
+    pub changed_at: UnixMillis,
+}
+
+/// The bounds over all endpoints.
+#[derive(Clone)]
+pub struct AdmitSettings {
+    /// Most requests at once.
+    pub in_flight_max: usize,
+    /// Most deliveries in memory for endpoints that take long to answer.
+    pub slow_max: usize,
+    /// Who keeps rates over all replicas; `None` when there are no others.
+    pub rates: Option<Arc<dyn SharedRates>>,
 }
 
 /// The answer to an offer.
@@ -74,7 +93,7 @@ pub enum Granted<W> {
 pub struct Permit<W> {
     inner: Arc<Inner<W>>,
     endpoint: SubscriptionId,
-    since: Instant,
+    pass: Pass,
 }
 
 /// The lanes of one process.
@@ -84,32 +103,12 @@ pub struct Admit<W> {
 
 struct Inner<W> {
     in_flight_max: usize,
+    rates: Option<Arc<dyn SharedRates>>,
     clock: LaneClock,
     state: Mutex<State<W>>,
     granted: mpsc::UnboundedSender<Granted<W>>,
     timer_changed: Notify,
-}
-
-struct State<W> {
-    lanes: HashMap<SubscriptionId, Entry<W>>,
-    /// Lanes that have work and may have room for it; each at most once.
-    ready: Turns,
-    /// When lanes that wait for their rate are looked at again.
-    timers: BinaryHeap<Reverse<(Duration, SubscriptionId)>>,
-    in_flight: usize,
-    held: usize,
-    closed: bool,
-    swept_at: Duration,
-}
-
-struct Entry<W> {
-    /// Among whose endpoints it takes its turn.
-    tenant: Scope,
-    lane: Lane<W>,
-    rate: Option<EndpointRate>,
-    limits: EndpointLimits,
-    is_ready: bool,
-    has_timer: bool,
+    asked: Notify,
 }
 
 /// Counts for the metrics.
@@ -123,6 +122,8 @@ pub struct AdmitCounts {
     pub healthy: usize,
     /// Endpoints at their rate or window.
     pub throttled: usize,
+    /// Endpoints whose circuit is not closed.
+    pub open: usize,
     /// Endpoints that asked to be left alone.
     pub paused: usize,
 }
@@ -136,24 +137,21 @@ impl<W> Clone for Admit<W> {
 }
 
 impl<W> Admit<W> {
-    /// Lanes with at most `in_flight_max` requests over all of them, and the channel on
-    /// which work that waited comes back.
-    pub fn new(in_flight_max: usize) -> (Self, mpsc::UnboundedReceiver<Granted<W>>) {
+    /// Lanes within these bounds, and the channel on which work that waited comes back.
+    pub fn new(settings: AdmitSettings) -> (Self, mpsc::UnboundedReceiver<Granted<W>>) {
         let (granted, receiver) = mpsc::unbounded_channel();
+        let others = match &settings.rates {
+            None => Others::Nobody,
+            Some(rates) => Others::Asked(rates.replicas()),
+        };
         let inner = Inner {
-            in_flight_max,
+            in_flight_max: settings.in_flight_max,
+            rates: settings.rates,
             clock: LaneClock(Instant::now()),
-            state: Mutex::new(State {
-                lanes: HashMap::new(),
-                ready: Turns::default(),
-                timers: BinaryHeap::new(),
-                in_flight: 0,
-                held: 0,
-                closed: false,
-                swept_at: Duration::ZERO,
-            }),
+            state: Mutex::new(State::new(others, settings.slow_max)),
             granted,
             timer_changed: Notify::new(),
+            asked: Notify::new(),
         };
         let inner = Arc::new(inner);
         (Self { inner }, receiver)
@@ -168,28 +166,29 @@ impl<W> Admit<W> {
         work: W,
         freshness: Freshness,
     ) -> Admission<W> {
-        let now = self.inner.clock.elapsed();
-        let mut state = self.inner.lock();
+        let inner = &self.inner;
+        let now = inner.clock.elapsed();
+        let mut state = inner.lock();
         if state.closed {
             return Admission::Refuse(work);
         }
-        let slot = state.in_flight < self.inner.in_flight_max;
-        let entry = state
-            .lanes
-            .entry(endpoint.clone())
-            .or_insert_with(|| Entry::new(tenant, limits, now, &self.inner.clock));
-        entry.set_limits(limits, &self.inner.clock);
-        let rate = entry.rate.as_ref();
-        let verdict = entry.lane.offer(work, freshness, now, slot, || check(rate));
-        match verdict {
-            Verdict::Start(work) => {
+        let slot = state.in_flight < inner.in_flight_max;
+        if state.in_flight == 0 && state.held == 0 {
+            // There is something to look at again.
+            inner.timer_changed.notify_one();
+        }
+        let (whose, offered) = ((tenant, endpoint), (work, freshness));
+        match state.offer(whose, limits, offered, (now, &inner.clock), slot) {
+            Verdict::Start(work, pass) => {
                 state.in_flight += 1;
-                Admission::Now(work, self.inner.permit(endpoint.clone()))
+                Admission::Now(work, inner.permit(endpoint.clone(), pass))
             }
-            Verdict::Wait(until) => {
+            Verdict::Wait(awaits) => {
                 state.held += 1;
-                state.wait(endpoint, until, &self.inner.timer_changed);
-                self.inner.pump(&mut state, now);
+                let rings = state.wait(endpoint, awaits);
+                state.make_ready_if_roomy(endpoint, awaits);
+                inner.ring(rings);
+                inner.pump(&mut state, now);
                 Admission::Queued
             }
             Verdict::Defer(work, until, reason) => Admission::Defer {
@@ -200,20 +199,23 @@ impl<W> Admit<W> {
         }
     }
 
-    /// Wakes lanes whose rate allows more. Runs until the lanes are closed.
+    /// Wakes lanes whose rate allows more, and turns away what has waited too long. Runs until
+    /// the lanes are closed.
     pub async fn run_timers(&self) {
+        let inner = &self.inner;
         loop {
-            let changed = self.inner.timer_changed.notified();
+            let changed = inner.timer_changed.notified();
             let next = {
-                let mut state = self.inner.lock();
+                let mut state = inner.lock();
                 if state.closed {
                     return;
                 }
-                let now = self.inner.clock.elapsed();
+                let now = inner.clock.elapsed();
+                state.ask_again(now);
                 state.fire_timers(now);
-                self.inner.pump(&mut state, now);
-                state.sweep(now);
-                state.timers.peek().map(|Reverse((at, _))| *at)
+                inner.pump(&mut state, now);
+                state.look(now, |verdict| inner.turn_away(verdict, now));
+                state.next_timer()
             };
             match next {
                 // Idle lanes are looked for all the same.
@@ -221,9 +223,36 @@ impl<W> Admit<W> {
                 Some(at) => {
                     tokio::select! {
                         () = changed => {}
-                        () = tokio::time::sleep_until(self.inner.clock.0 + at) => {}
+                        () = tokio::time::sleep_until(inner.clock.0 + at) => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Asks about the rates of endpoints: all that come up while one question is under way go
+    /// together into the next. Runs until the lanes are closed.
+    pub async fn run_rates(&self) {
+        let inner = &self.inner;
+        let Some(rates) = &inner.rates else {
+            return std::future::pending().await;
+        };
+        inner.lock().forget_asks();
+        loop {
+            let asked = inner.asked.notified();
+            let asks = {
+                let mut state = inner.lock();
+                if state.closed {
+                    return;
+                }
+                let now = inner.clock.elapsed();
+                inner.pump(&mut state, now);
+                state.asks(now, inner.in_flight_max)
+            };
+            if asks.is_empty() {
+                asked.await;
+            } else {
+                inner.ask(rates.as_ref(), &asks).await;
             }
         }
     }
@@ -240,6 +269,7 @@ impl<W> Admit<W> {
         let held = held.collect();
         drop(state);
         self.inner.timer_changed.notify_one();
+        self.inner.asked.notify_one();
         held
     }
 
@@ -255,6 +285,8 @@ impl<W> Admit<W> {
         for entry in state.lanes.values() {
             if entry.lane.is_paused(now) {
                 counts.paused += 1;
+            } else if entry.lane.is_open() {
+                counts.open += 1;
             } else if entry.lane.held() > 0 {
                 counts.throttled += 1;
             } else {
@@ -272,11 +304,20 @@ impl<W> Inner<W> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn permit(self: &Arc<Self>, endpoint: SubscriptionId) -> Permit<W> {
+    fn permit(self: &Arc<Self>, endpoint: SubscriptionId, pass: Pass) -> Permit<W> {
         Permit {
             inner: Arc::clone(self),
             endpoint,
-            since: Instant::now(),
+            pass,
+        }
+    }
+
+    fn ring(&self, rings: Rings) {
+        if rings.timers {
+            self.timer_changed.notify_one();
+        }
+        if rings.asks {
+            self.asked.notify_one();
         }
     }
 
@@ -286,33 +327,49 @@ impl<W> Inner<W> {
             let Some(endpoint) = state.ready.pop() else {
                 return;
             };
-            let Some(entry) = state.lanes.get_mut(&endpoint) else {
-                continue;
-            };
-            entry.is_ready = false;
-            let rate = entry.rate.as_ref();
-            match entry.lane.next(now, || check(rate)) {
-                Verdict::Start(work) => {
+            match state.next(&endpoint, now) {
+                Some(Verdict::Start(work, pass)) => {
                     state.in_flight += 1;
                     state.held -= 1;
                     state.make_ready(&endpoint);
-                    let permit = self.permit(endpoint);
+                    let permit = self.permit(endpoint, pass);
                     self.grant(Granted::Start(work, permit));
                 }
-                Verdict::Defer(work, until, reason) => {
+                Some(verdict @ Verdict::Defer(..)) => {
                     state.held -= 1;
                     state.make_ready(&endpoint);
-                    let after = until.saturating_sub(now);
-                    self.grant(Granted::Defer {
-                        work,
-                        after,
-                        reason,
-                    });
+                    self.turn_away(verdict, now);
                 }
-                Verdict::Wait(Some(at)) => state.wait(&endpoint, Some(at), &self.timer_changed),
-                Verdict::Wait(None) => {}
+                Some(Verdict::Wait(awaits)) => self.ring(state.wait(&endpoint, awaits)),
+                None => {}
             }
         }
+    }
+
+    fn turn_away(&self, verdict: Verdict<W>, now: Duration) {
+        if let Verdict::Defer(work, until, reason) = verdict {
+            let after = until.saturating_sub(now);
+            self.grant(Granted::Defer {
+                work,
+                after,
+                reason,
+            });
+        }
+    }
+
+    async fn ask(self: &Arc<Self>, rates: &dyn SharedRates, asks: &[RateAsk]) {
+        let asked_at = self.clock.elapsed();
+        let answer = rates.take(asks).await;
+        let now = self.clock.elapsed();
+        let mut state = self.lock();
+        match answer {
+            Ok(answers) => state.answered(asks, &answers, rates.replicas(), (asked_at, now)),
+            Err(error) => {
+                tracing::debug!(%error, "rates are kept by shares");
+                state.unanswered(asks, rates.replicas(), now + AWAY_FOR);
+            }
+        }
+        self.pump(&mut state, now);
     }
 
     /// Nobody listens any more only after the end; then the work drops and requeues, but
@@ -327,108 +384,15 @@ impl<W> Inner<W> {
     }
 }
 
-impl<W> State<W> {
-    fn make_ready(&mut self, endpoint: &SubscriptionId) {
-        if let Some(entry) = self.lanes.get_mut(endpoint)
-            && !entry.is_ready
-            && entry.lane.held() > 0
-        {
-            entry.is_ready = true;
-            self.ready.push(&entry.tenant, endpoint.clone());
-        }
-    }
-
-    /// The lane waits: for its rate until `at`, or for room.
-    fn wait(&mut self, endpoint: &SubscriptionId, at: Option<Duration>, changed: &Notify) {
-        let Some(at) = at else {
-            return self.make_ready(endpoint);
-        };
-        if let Some(entry) = self.lanes.get_mut(endpoint)
-            && !entry.has_timer
-        {
-            entry.has_timer = true;
-            let is_next = self
-                .timers
-                .peek()
-                .is_none_or(|Reverse((next, _))| at < *next);
-            self.timers.push(Reverse((at, endpoint.clone())));
-            if is_next {
-                changed.notify_one();
-            }
-        }
-    }
-
-    fn fire_timers(&mut self, now: Duration) {
-        while let Some(Reverse((at, _))) = self.timers.peek()
-            && *at <= now
-        {
-            if let Some(Reverse((_, endpoint))) = self.timers.pop() {
-                if let Some(entry) = self.lanes.get_mut(&endpoint) {
-                    entry.has_timer = false;
-                }
-                self.make_ready(&endpoint);
-            }
-        }
-    }
-
-    fn sweep(&mut self, now: Duration) {
-        if now.saturating_sub(self.swept_at) < IDLE_FOR {
-            return;
-        }
-        self.swept_at = now;
-        self.lanes
-            .retain(|_, entry| !entry.lane.is_idle(now, entry.idle_for()));
-    }
-}
-
-impl<W> Entry<W> {
-    fn new(tenant: &Scope, limits: EndpointLimits, now: Duration, clock: &LaneClock) -> Self {
-        Self {
-            tenant: tenant.clone(),
-            lane: Lane::new(lane_limits(limits), now),
-            rate: limits.rate.map(|rate| EndpointRate::new(rate, clock)),
-            limits,
-            is_ready: false,
-            has_timer: false,
-        }
-    }
-
-    fn set_limits(&mut self, limits: EndpointLimits, clock: &LaneClock) {
-        if self.limits != limits {
-            if self.limits.rate != limits.rate {
-                self.rate = limits.rate.map(|rate| EndpointRate::new(rate, clock));
-            }
-            self.lane.set_limits(lane_limits(limits));
-            self.limits = limits;
-        }
-    }
-
-    /// Long enough that a dropped limiter would have been full again.
-    fn idle_for(&self) -> Duration {
-        let refill = self.limits.rate.map_or(0.0, |rate| {
-            f64::from(rate.burst) / rate.per_second.max(1e-6)
-        });
-        IDLE_FOR.max(Duration::from_secs_f64(refill.min(86_400.0)))
-    }
-}
-
-fn lane_limits(limits: EndpointLimits) -> LaneLimits {
-    LaneLimits {
-        in_flight_max: limits.in_flight_max,
-        per_second: limits.rate.map(|rate| rate.per_second),
-    }
-}
-
 impl<W> Permit<W> {
     /// Tells the lane how the attempt went; `paused_for` is how long the endpoint wants
     /// no more.
-    pub fn report(&self, paused_for: Option<Duration>) {
+    pub fn report(&self, answer: Answer, paused_for: Option<Duration>) {
         let now = self.inner.clock.elapsed();
-        let took = self.since.elapsed();
         let mut state = self.inner.lock();
         if let Some(entry) = state.lanes.get_mut(&self.endpoint) {
             let until = paused_for.map(|pause| now + pause);
-            entry.lane.finished(now, took, until);
+            entry.lane.answered(self.pass, answer, now, until);
         }
     }
 }
@@ -439,7 +403,7 @@ impl<W> Drop for Permit<W> {
         let mut state = self.inner.lock();
         state.in_flight -= 1;
         if let Some(entry) = state.lanes.get_mut(&self.endpoint) {
-            entry.lane.release();
+            entry.lane.release(self.pass, now);
         }
         if !state.closed {
             state.make_ready(&self.endpoint);

@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use moka::sync::Cache;
 
 use super::admit::EndpointLimits;
+use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{EventView, Matcher};
 use crate::domain::retry::{Exponential, RetryPolicy};
@@ -22,6 +24,13 @@ use crate::telemetry::events::CacheRequest;
 const CACHED_MAX: u64 = 200_000;
 /// How many scopes may load at the same time.
 const LOADERS: usize = 16;
+
+/// How long a circuit is open at least.
+const OPEN_MIN: Duration = Duration::from_millis(100);
+/// How long it is open the first time, at most.
+const OPEN_FIRST_MAX: Duration = Duration::from_secs(1);
+/// How long it is open at most: an endpoint that is back is noticed after this time.
+const OPEN_MAX: Duration = Duration::from_secs(60);
 
 /// What holds for subscriptions that do not say otherwise.
 #[derive(Clone, Debug)]
@@ -192,11 +201,13 @@ impl Directory {
         };
         Endpoint {
             keys: SigningKeys::new(&stored.secrets, spec.signing),
-            retry,
             limits: EndpointLimits {
                 in_flight_max: self.defaults.in_flight_max,
                 rate: spec.rate_limit.or(self.defaults.rate),
+                open: open_times(&retry),
+                changed_at: stored.subscription.updated_at,
             },
+            retry,
             subscription: stored.subscription,
         }
     }
@@ -257,6 +268,20 @@ impl CompiledScope {
             .endpoints
             .binary_search_by(|endpoint| endpoint.subscription.id.cmp(id));
         found.ok().map(|i| Arc::clone(&self.endpoints[i]))
+    }
+}
+
+/// An open circuit keeps step with the retries that would come to nothing behind it.
+fn open_times(retry: &RetryPolicy) -> OpenTimes {
+    let (shortest, longest) = match retry.max_attempts() {
+        // Who wants it given up at once is not kept waiting.
+        1 => (OPEN_MIN, OPEN_FIRST_MAX),
+        _ => retry.delays(),
+    };
+    let first = shortest.clamp(OPEN_MIN, OPEN_FIRST_MAX);
+    OpenTimes {
+        first,
+        max: longest.clamp(first, OPEN_MAX),
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
-use crate::domain::id::{LedgerKey, SubscriptionId};
+use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
+use crate::domain::shares::Shares;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{EventMessage, Taken};
 
@@ -32,6 +34,8 @@ pub type ChunkKey = (LedgerKey, Option<SubscriptionId>);
 pub struct InFlight {
     claims: Mutex<HashMap<ChunkKey, Claim>>,
     deliveries: AtomicUsize,
+    shares: Mutex<Shares>,
+    began: Instant,
     again: mpsc::UnboundedSender<Waiting>,
 }
 
@@ -41,12 +45,15 @@ struct Claim {
 }
 
 impl InFlight {
-    /// Nothing in flight, and the channel on which messages come whose wait is over.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Waiting>) {
+    /// Nothing in flight, of at most `room` events, and the channel on which messages come
+    /// whose wait is over.
+    pub fn new(room: usize) -> (Self, mpsc::UnboundedReceiver<Waiting>) {
         let (again, receiver) = mpsc::unbounded_channel();
         let in_flight = Self {
             claims: Mutex::default(),
             deliveries: AtomicUsize::new(0),
+            shares: Mutex::new(Shares::new(room)),
+            began: Instant::now(),
             again,
         };
         (in_flight, receiver)
@@ -72,6 +79,23 @@ impl InFlight {
         self.deliveries.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// An event of `tenant` is in memory.
+    pub fn took(&self, tenant: &TenantId) {
+        self.shares().take(tenant, self.began.elapsed());
+    }
+
+    /// It is not any more.
+    pub fn gave_back(&self, tenant: &TenantId) {
+        self.shares().give_back(tenant, self.began.elapsed());
+    }
+
+    /// After how long an event of `tenant` is to come back, if it is beyond its share.
+    pub fn excess(&self, tenant: &TenantId) -> Option<Duration> {
+        let now = self.began.elapsed();
+        let until = self.shares().excess(tenant, now)?;
+        Some(until.saturating_sub(now))
+    }
+
     /// How long ago the oldest event in flight was taken.
     pub fn oldest_age(&self, now: UnixMillis) -> Duration {
         let oldest = self.claims().values().map(|claim| claim.taken_at).min();
@@ -87,6 +111,10 @@ impl InFlight {
                 .collect()
         };
         drop(waiting);
+    }
+
+    fn shares(&self) -> std::sync::MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, Claim>> {

@@ -24,7 +24,7 @@ use crate::codec;
 use crate::domain::delivery::{DeadReason, EventFacts};
 use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
-use crate::domain::lane::Freshness;
+use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, StoreError, Taken};
@@ -125,7 +125,8 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
     let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
     let in_flight = Arc::clone(&pipeline.intake);
     let ledger = Arc::clone(&ports.ledger);
-    let released = key.clone();
+    let (released, tenant) = (key.clone(), event.tenant.clone());
+    in_flight.took(&tenant);
     let (event_key, after) = key;
     let chunk = Chunk {
         event: *event_key,
@@ -141,6 +142,7 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
         if is_begun.load(Ordering::Acquire) {
             ledger.end(chunk.chunk);
         }
+        in_flight.gave_back(&tenant);
         in_flight.release(&released);
     });
     Some(Unplanned {
@@ -311,12 +313,22 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     let planned = plan(&event, &facts, scopes, after, &settled, chunk);
     report(context, &event, &planned, now, after.is_some());
     let count = planned.deliveries.len();
-    for (delivery, endpoint) in planned.deliveries {
-        let work = Work {
-            delivery,
-            ticket: ticket.another(),
-        };
-        pipeline.offer(work, &endpoint, Freshness::Fresh);
+    let work = |delivery| Work {
+        delivery,
+        ticket: ticket.another(),
+    };
+    if count > 0
+        && let Some(after) = pipeline.intake.excess(&event.tenant)
+    {
+        let deliveries = planned.deliveries.into_iter();
+        let all: Vec<Work> = deliveries.map(|(delivery, _)| work(delivery)).collect();
+        pipeline.spawn_until_cut_off(|pipeline| async move {
+            settle::defer_all(&pipeline.context, all, after, DeferReason::TenantShare).await;
+        });
+    } else {
+        for (delivery, endpoint) in planned.deliveries {
+            pipeline.offer(work(delivery), &endpoint, Freshness::Fresh);
+        }
     }
     let Some(after) = planned.continue_after else {
         return ticket.settle();

@@ -14,6 +14,7 @@ use super::{Context, Work};
 use crate::codec;
 use crate::domain::decide::Action;
 use crate::domain::delivery::{DeadLetter, DeadReason, Delivery, LastAttempt};
+use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::lane::DeferReason;
 use crate::domain::retry::Due;
 use crate::domain::subscription::DisabledReason;
@@ -51,7 +52,8 @@ pub async fn settle(
             // After the dead letter: a crash in between must not leave a delivery whose
             // event finds its subscription disabled, and so nowhere.
             if let Some(why) = disable {
-                disable_subscription(context, &delivery, why).await;
+                let tenant = &delivery.event.tenant;
+                disable_subscription(context, tenant, &delivery.subscription, why).await;
             }
             ticket.settle();
         }
@@ -79,13 +81,30 @@ async fn bury(context: &Context, delivery: &Delivery, reason: DeadReason) {
 
 /// Puts a delivery off without an attempt.
 pub async fn defer(context: &Context, work: Work, after: Duration, reason: DeferReason) {
-    let Work { delivery, ticket } = work;
-    let delivery = delivery.moved();
-    let due = Due::at(context.ports.clock.now().after(after));
-    let parcel = Parcel::Delivery { delivery, due };
-    put(context, "put deferral", vec![parcel]).await;
-    ticket.settle();
-    context.telemetry.emit(Deferred { reason });
+    defer_all(context, vec![work], after, reason).await;
+}
+
+/// Puts deliveries off together.
+pub async fn defer_all(context: &Context, all: Vec<Work>, after: Duration, reason: DeferReason) {
+    let ports = &context.ports;
+    let due = || match reason {
+        // Whatever else wakes it up knows nothing of the endpoint's wish.
+        DeferReason::Paused | DeferReason::CircuitOpen => Due::at(ports.clock.now().after(after)),
+        DeferReason::RateLimited | DeferReason::Busy | DeferReason::TenantShare => {
+            Due::about(ports.clock.now(), after, ports.chance.fraction())
+        }
+    };
+    let (mut parcels, mut tickets) = (Vec::with_capacity(all.len()), Vec::new());
+    for Work { delivery, ticket } in all {
+        let (delivery, due) = (delivery.moved(), due());
+        parcels.push(Parcel::Delivery { delivery, due });
+        tickets.push(ticket);
+    }
+    put(context, "put deferral", parcels).await;
+    for ticket in tickets {
+        ticket.settle();
+        context.telemetry.emit(Deferred { reason });
+    }
 }
 
 async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
@@ -106,9 +125,14 @@ async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
     context.telemetry.emit(Delivered { latency });
 }
 
-async fn disable_subscription(context: &Context, delivery: &Delivery, reason: DisabledReason) {
+/// Disables a subscription, and tells of it unless it was disabled already.
+pub async fn disable_subscription(
+    context: &Context,
+    tenant: &TenantId,
+    subscription: &SubscriptionId,
+    reason: DisabledReason,
+) {
     let now = context.ports.clock.now();
-    let subscription = &delivery.subscription;
     let changed = patiently(context, "disable subscription", || {
         context
             .ports
@@ -116,7 +140,7 @@ async fn disable_subscription(context: &Context, delivery: &Delivery, reason: Di
             .disable(subscription, reason, now)
     });
     if changed.await {
-        let notice = codec::notice::disabled(&delivery.event.tenant, subscription, reason, now);
+        let notice = codec::notice::disabled(tenant, subscription, reason, now);
         put(context, "put notice", vec![Parcel::Notice(notice)]).await;
         context.telemetry.emit(SubscriptionDisabled {
             subscription,

@@ -17,8 +17,8 @@ use carillon::domain::signature::{Secret, Secrets};
 use carillon::domain::subscription::Subscription;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{
-    AuditLog, Backend, DeadLetterQueue, EventMessage, Inbox, Ledger, Outbox, Parcel,
-    QuarantineQueue, StoredSubscription, SubscriptionStore, Taken,
+    AuditLog, Backend, DeadLetterQueue, EndpointHealth, EventMessage, Inbox, Ledger, Outbox,
+    Parcel, QuarantineQueue, StoredSubscription, SubscriptionStore, Taken,
 };
 
 /// A backend under test.
@@ -76,6 +76,7 @@ pub struct Store {
     pub inbox: Arc<dyn Inbox>,
     pub outbox: Arc<dyn Outbox>,
     pub ledger: Arc<dyn Ledger>,
+    pub health: Arc<dyn EndpointHealth>,
     pub subscriptions: Arc<dyn SubscriptionStore>,
     pub audit: Arc<dyn AuditLog>,
     pub dead_letters: Arc<dyn DeadLetterQueue>,

@@ -130,6 +130,7 @@ impl Harness for ProductionHarness {
             inbox: rabbit(),
             outbox: rabbit(),
             ledger: redis(),
+            health: redis(),
             subscriptions: redis(),
             audit: redis(),
             dead_letters: rabbit(),

@@ -70,6 +70,7 @@ impl Harness for SqliteHarness {
             inbox: sqlite(),
             outbox: sqlite(),
             ledger: sqlite(),
+            health: sqlite(),
             subscriptions: sqlite(),
             audit: sqlite(),
             dead_letters: sqlite(),

@@ -392,6 +392,8 @@ fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
         inbox: store.clone(),
         outbox: store.clone(),
         ledger: store.clone(),
+        rates: None,
+        health: store.clone(),
         subscriptions: Arc::new(forgetful),
         audit: store.clone(),
         dead_letters: store.clone(),

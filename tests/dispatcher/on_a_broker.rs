@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use carillon::app::Carillon;
 use carillon::codec::proto;
+use carillon::domain::timestamp::UnixMillis;
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::dispatcher::harness::{Dispatcher, event, events, ms, poll_until};
 use crate::dispatcher::hooks::{Hooks, event_ids, slowly, status};
+use crate::dispatcher::pacing::assert_within;
 
 /// A client of the same RabbitMQ.
 struct Client {
@@ -286,6 +288,37 @@ async fn what_is_published_often_is_delivered_once_whoever_takes_it() {
     ids.dedup();
     assert_eq!(ids.len(), 60, "none lost");
     assert!(two.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_keep_one_rate_and_waiting_uses_no_attempt() {
+    const EVENTS: usize = 150;
+    const RATE: u32 = 20;
+    const BURST: u32 = 5;
+    let hooks = Hooks::start().await;
+    let one = Dispatcher::start().await;
+    let limit = json!({ "rate_limit": { "per_second": RATE, "burst": BURST } });
+    one.api.subscribe(&hooks.url("slow"), limit).await;
+    let two = Carillon::start(one.config()).await.unwrap();
+    let three = Carillon::start(one.config()).await.unwrap();
+    one.api.publish(&events(EVENTS)).await;
+    let seen = hooks.arrived("slow", EVENTS).await;
+    one.api.settled().await;
+    assert!(two.stop().await && three.stop().await);
+    let mut ids = event_ids(&hooks.seen("slow"));
+    assert_eq!(ids.len(), EVENTS, "each once");
+    ids.dedup();
+    assert_eq!(ids.len(), EVENTS);
+    let mut arrivals: Vec<UnixMillis> = seen.iter().map(|received| received.at).collect();
+    arrivals.sort_unstable();
+    assert_within(&arrivals, RATE, BURST);
+    let attempts = one.api.items("/v1/attempts?limit=1000").await;
+    assert!(attempts.iter().all(|attempt| attempt["attempt"] == 1));
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt["outcome"] == "delivered")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use carillon::adapters::redis::{OpenError, Redis};
+use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{
-    AttemptQuery, AuditLog as _, Backend as _, Ledger as _, SubscriptionStore as _,
+    AttemptQuery, AuditLog as _, Backend as _, EndpointHealth as _, Ledger as _, SharedRates as _,
+    SubscriptionStore as _,
 };
 
 use crate::changes::Heard;
@@ -12,6 +14,7 @@ use crate::harness::{
     PATIENCE, PROMPT, attempt, descriptions, id, key, open, open_with, scope, settings,
     subscription, unavailable, until, until_readable,
 };
+use crate::rates::a_hundred;
 use crate::services::{RedisCluster, RedisSentinel, RedisServer};
 
 /// A little of everything.
@@ -53,6 +56,25 @@ async fn everything_works(one: &Redis, two: &Redis) {
     let numbers: Vec<_> = found.iter().map(|(_, attempt)| attempt.number).collect();
     assert_eq!(numbers, (80..100).rev().collect::<Vec<_>>());
     two.ready().await.unwrap();
+    rates_and_health_work(one, two).await;
+}
+
+/// Subscription 1 is there.
+async fn rates_and_health_work(one: &Redis, two: &Redis) {
+    a_hundred(one, two).await;
+    until("each counts both", PATIENCE, async || {
+        one.replicas() == 2 && two.replicas() == 2
+    })
+    .await;
+
+    let (first, later) = (UnixMillis(1000), UnixMillis(2000));
+    assert_eq!(one.failed(&id(1), first).await.unwrap(), first);
+    assert_eq!(two.failed(&id(1), later).await.unwrap(), first);
+    let successes: Vec<_> = (2..2000).map(|n| (id(n), later)).collect();
+    one.succeeded(&successes).await.unwrap();
+    assert_eq!(one.failing().await.unwrap(), [(id(1), first)]);
+    assert!(two.delete(&id(1)).await.unwrap());
+    assert_eq!(one.failing().await.unwrap(), []);
 }
 
 #[tokio::test]

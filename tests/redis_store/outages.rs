@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use carillon::adapters::redis::Redis;
+use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{
-    AttemptQuery, AuditLog as _, Backend as _, Ledger as _, SubscriptionStore as _,
+    AttemptQuery, AuditLog as _, Backend as _, EndpointHealth as _, Ledger as _, SharedRates as _,
+    SubscriptionStore as _,
 };
 
 use crate::changes::Heard;
@@ -13,6 +15,7 @@ use crate::harness::{
     PATIENCE, attempt, id, key, open, open_with, scope, settings, subscription, unavailable, until,
     until_readable,
 };
+use crate::rates::ask;
 use crate::services::RedisServer;
 
 fn all() -> AttemptQuery {
@@ -27,8 +30,9 @@ async fn every_call_fails_within(redis: &Redis, limit: Duration) {
     let acme = scope("acme");
     let begin = Instant::now();
     let query = all();
+    let success = [(id(1), UnixMillis(1))];
     let calls = async {
-        let failed: [bool; 8] = tokio::join!(
+        let failed: [bool; 12] = tokio::join!(
             async { redis.of_scope(&acme).await.is_err() },
             async { redis.get(&id(1)).await.is_err() },
             async { redis.list(None, None, 1).await.is_err() },
@@ -37,12 +41,16 @@ async fn every_call_fails_within(redis: &Redis, limit: Duration) {
             async { redis.settled(&[key(1)]).await.is_err() },
             async { redis.record(vec![(key(1), id(1))]).await.is_err() },
             async { redis.attempts(&query).await.is_err() },
+            async { redis.take(&[ask(1, 1.0, 1, 1)]).await.is_err() },
+            async { redis.failed(&id(1), UnixMillis(1)).await.is_err() },
+            async { redis.succeeded(&success).await.is_err() },
+            async { redis.failing().await.is_err() },
         )
         .into();
         failed
     };
     let failed = tokio::time::timeout(PATIENCE, calls).await.unwrap();
-    assert_eq!(failed, [true; 8]);
+    assert_eq!(failed, [true; 12]);
     assert!(begin.elapsed() < limit, "{:?}", begin.elapsed());
 }
 

@@ -28,6 +28,12 @@ const ORDERS_MAX: usize = 1024;
 const UNCONFIRMED_MAX: usize = 4096;
 /// How long a confirm may take while publishing is not held; then the connection is given up.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a channel on which something was refused is used on.
+///
+/// A channel that was opened while a quorum queue's leader was lost may refuse everything for
+/// that queue as long as it lives (seen in RabbitMQ 3.10.8: `rabbit_fifo_client:enqueue/3`
+/// goes on asking the node that is gone). A new one knows the new leader.
+const RENEW_AFTER: Duration = Duration::from_secs(5);
 /// How long confirms are gathered before they are believed.
 ///
 /// The client pairs a returned message with whichever confirm comes first, and confirms that
@@ -164,6 +170,9 @@ struct Session<'a> {
     believe_at: Instant,
     /// Until when RabbitMQ was last seen to hold publishing: no confirm was late before.
     held_until: Instant,
+    began: Instant,
+    /// Something was refused: no more is taken, and when all is confirmed another channel is.
+    renews: bool,
 }
 
 /// An order whose messages are not all confirmed.
@@ -192,6 +201,8 @@ impl<'a> Session<'a> {
             gathered: Vec::new(),
             believe_at: Instant::now(),
             held_until: Instant::now(),
+            began: Instant::now(),
+            renews: false,
         }
     }
 
@@ -200,7 +211,10 @@ impl<'a> Session<'a> {
         let mut confirms = FuturesUnordered::new();
         let mut look = tokio::time::interval(Duration::from_secs(1));
         let why = loop {
-            let has_room = self.unconfirmed < UNCONFIRMED_MAX;
+            if self.renews && self.open.is_empty() {
+                break "it refused a message; tried again on a new connection".to_owned();
+            }
+            let has_room = self.unconfirmed < UNCONFIRMED_MAX && !self.renews;
             let believe = tokio::time::sleep_until(self.believe_at);
             tokio::select! {
                 // All confirms that are there are seen before any is believed.
@@ -279,7 +293,11 @@ impl<'a> Session<'a> {
     fn believe(&mut self) {
         for (number, confirmed) in std::mem::take(&mut self.gathered) {
             let failed = match confirmed {
-                Confirmed::Failed(why) | Confirmed::Returned(why) => Some(why),
+                Confirmed::Failed(why) => {
+                    self.renews |= self.began.elapsed() > RENEW_AFTER;
+                    Some(why)
+                }
+                Confirmed::Returned(why) => Some(why),
                 Confirmed::Stored => None,
             };
             self.settle(number, failed);

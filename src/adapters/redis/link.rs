@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ::redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
 use futures_util::FutureExt as _;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{Notify, watch};
 
+use super::scripts::SmallScript;
 use super::target::{Conn, Target};
 use crate::ports::StoreError;
 
@@ -81,6 +82,15 @@ impl Link {
         let _ = up.await;
     }
 
+    /// Waits for the next connection: one made after this call.
+    pub(super) fn next_up(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.state.subscribe();
+        async move {
+            let _ = state.changed().await;
+            let _ = state.wait_for(|state| matches!(state, State::Up(..))).await;
+        }
+    }
+
     /// Waits until a command found the connection unusable.
     pub(super) async fn broken(&self) {
         self.broken.notified().await;
@@ -145,6 +155,34 @@ impl Link {
         self.run(limit, ask).await
     }
 
+    /// The answers to calls of `script`: in one round trip, or on a cluster side by side. What
+    /// goes to a server that does not know the script is sent again with its text.
+    pub(super) async fn call_all<T: FromRedisValue>(
+        &self,
+        limit: Duration,
+        script: &SmallScript,
+        calls: &[Vec<String>],
+    ) -> Result<Vec<T>, StoreError> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = async |conn: Conn| {
+            let by_hash = calls.iter().map(|words| script.by_hash(words));
+            let mut answers: Vec<RedisResult<T>> = each(&conn, by_hash.collect()).await?;
+            let places = (0..answers.len()).filter(|n| is_unknown_script(&answers[*n]));
+            let places: Vec<usize> = places.collect();
+            if !places.is_empty() {
+                let by_text = places.iter().map(|n| script.by_text(&calls[*n]));
+                let again = each(&conn, by_text.collect()).await?;
+                for (place, answer) in places.into_iter().zip(again) {
+                    answers[place] = answer;
+                }
+            }
+            answers.into_iter().collect()
+        };
+        self.run(limit, call).await
+    }
+
     /// Runs each group of commands, all about one key, as a transaction: nothing is left
     /// without its expiry. In one round trip, or on a cluster side by side.
     pub(super) async fn write_all(
@@ -197,6 +235,35 @@ impl State {
             Self::Closed => Err(unavailable("it was closed")),
         }
     }
+}
+
+/// What comes of each of `commands`, in one round trip, or on a cluster side by side.
+async fn each<T: FromRedisValue>(
+    conn: &Conn,
+    commands: Vec<Cmd>,
+) -> RedisResult<Vec<RedisResult<T>>> {
+    match conn.clone() {
+        Conn::Cluster(conn) => {
+            let answers = commands.iter().map(|command| {
+                let mut conn = conn.clone();
+                async move { command.query_async(&mut conn).await }
+            });
+            Ok(join_all(answers).await)
+        }
+        Conn::One(mut conn) => {
+            let mut all = Pipeline::with_capacity(commands.len());
+            all.ignore_errors();
+            for command in commands {
+                all.add_command(command);
+            }
+            all.query_async(&mut conn).await
+        }
+    }
+}
+
+fn is_unknown_script<T>(answer: &RedisResult<T>) -> bool {
+    let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
+    matches!(answer, Err(error) if error.kind() == unknown)
 }
 
 /// Whether a replica refused to write, alone or within a transaction.

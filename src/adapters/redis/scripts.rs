@@ -10,11 +10,13 @@
 //! absent: one that is was evicted or deleted, and then all count as lost. Making a new
 //! marker builds the others again from the records that are left.
 
-/// Before each script that writes. `KEYS` of all scripts but `PICK`: marker, records, ids,
-/// ids by scope, versions of scopes, last stamp. `ARGV[1]`: the channel.
+use ::redis::Cmd;
+
+/// Before each script that writes subscriptions. `KEYS` of all scripts about them: marker,
+/// records, ids, ids by scope, versions of scopes, last stamp. `ARGV[1]`: the channel.
 const PRELUDE: &str = r"
-local whole = redis.call('EXISTS', unpack(KEYS))
-local marker = whole == #KEYS and redis.call('GET', KEYS[1])
+local whole = redis.call('EXISTS', unpack(KEYS, 1, 6))
+local marker = whole == 6 and redis.call('GET', KEYS[1])
 local fresh, seen, scopes = false, {}, {}
 
 local function touch(scope)
@@ -108,9 +110,10 @@ end
 return done()
 ";
 
-/// `ARGV`: channel, id.
+/// `KEYS[7]`: since when endpoints fail. `ARGV`: channel, id.
 const DELETE: &str = r"
 if not marker then return answer('lost') end
+redis.call('HDEL', KEYS[7], ARGV[2])
 local version, old = there(ARGV[2])
 if not version then return answer('absent') end
 redis.call('HDEL', KEYS[2], ARGV[2])
@@ -197,7 +200,73 @@ while true do
 end
 ";
 
-/// The scripts about subscriptions.
+/// An endpoint failed. `KEYS`: since when endpoints fail, records. `ARGV`: id, when. Answers
+/// since when it does.
+///
+/// Of one whose subscription is not there nothing is kept: an attempt that was under way when
+/// it was deleted leaves nothing behind.
+const FAILED: &str = r"
+local since = tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
+if since and since <= tonumber(ARGV[2]) then return string.format('%.0f', since) end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+return ARGV[2]
+";
+
+/// Endpoints succeeded. `KEYS`: since when endpoints fail. `ARGV`, for each: id, when.
+const SUCCEEDED: &str = r"
+for i = 1, #ARGV, 2 do
+  local since = tonumber(redis.call('HGET', KEYS[1], ARGV[i]))
+  if since and since <= tonumber(ARGV[i + 1]) then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+return #ARGV / 2
+";
+
+/// Takes requests of one endpoint's rate. `KEYS`: the time at which its debt is over, in
+/// microseconds. `ARGV`: interval, burst, how many are wanted, least debt; times in
+/// microseconds. Answers: how many are granted, the debt with them.
+///
+/// A debt is never more than the burst: a clock that went back, or a rate that was raised,
+/// would else hold the endpoint up until a debt is over that it does not have. Lua counts in
+/// doubles: microseconds since 1970 fit until the year 2255.
+const TAKE: &str = r"
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local wanted, least = tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local kept = tonumber(redis.call('GET', KEYS[1]))
+local debt = math.min(math.max((kept or 0) - now, least, 0), burst * interval)
+local granted = 0
+local room = (burst - 1) * interval - debt
+if room >= 0 then
+  granted = math.min(wanted, math.floor(room / interval) + 1)
+  debt = debt + granted * interval
+end
+if debt > 0 and now + debt ~= kept then
+  local over, after_ms = now + debt, math.ceil(debt / 1000)
+  redis.call('SET', KEYS[1], string.format('%.0f', over), 'PX', string.format('%.0f', after_ms))
+end
+return {granted, string.format('%.0f', debt)}
+";
+
+/// A replica is there. `KEYS`: replicas by when they said so. `ARGV`: its id, for how many
+/// milliseconds that counts. Answers how many there are.
+///
+/// What is from the future was said before the clock went back.
+const REGISTER: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local early = string.format('(%.0f', now - ARGV[2])
+local late = string.format('(%.0f', now + ARGV[2])
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', early)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], late, '+inf')
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+";
+
+/// All scripts but `PICK`.
 pub(super) struct Scripts {
     pub(super) put: ::redis::Script,
     pub(super) put_all: ::redis::Script,
@@ -205,6 +274,17 @@ pub(super) struct Scripts {
     pub(super) init: ::redis::Script,
     pub(super) page: ::redis::Script,
     pub(super) get: ::redis::Script,
+    pub(super) failed: SmallScript,
+    pub(super) succeeded: SmallScript,
+    pub(super) take: SmallScript,
+    pub(super) register: SmallScript,
+}
+
+/// A script of which many calls go out together.
+pub(super) struct SmallScript {
+    text: &'static str,
+    hash: String,
+    keys: usize,
 }
 
 impl Scripts {
@@ -217,6 +297,33 @@ impl Scripts {
             init: writing(INIT),
             page: ::redis::Script::new(PAGE),
             get: ::redis::Script::new(GET),
+            failed: SmallScript::new(FAILED, 2),
+            succeeded: SmallScript::new(SUCCEEDED, 1),
+            take: SmallScript::new(TAKE, 1),
+            register: SmallScript::new(REGISTER, 1),
         }
+    }
+}
+
+impl SmallScript {
+    fn new(text: &'static str, keys: usize) -> Self {
+        let hash = ::redis::Script::new(text).get_hash().to_owned();
+        Self { text, hash, keys }
+    }
+
+    /// A call with these keys and arguments, for a server that knows the script.
+    pub(super) fn by_hash(&self, words: &[String]) -> Cmd {
+        self.call("EVALSHA", &self.hash, words)
+    }
+
+    /// A call for one that does not, and knows it afterwards.
+    pub(super) fn by_text(&self, words: &[String]) -> Cmd {
+        self.call("EVAL", self.text, words)
+    }
+
+    fn call(&self, name: &str, script: &str, words: &[String]) -> Cmd {
+        let mut call = ::redis::cmd(name);
+        call.arg(script).arg(self.keys).arg(words);
+        call
     }
 }

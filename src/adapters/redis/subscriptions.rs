@@ -150,7 +150,7 @@ impl SubscriptionStore for Redis {
     async fn delete(&self, id: &SubscriptionId) -> Result<bool, StoreError> {
         let core = &self.core;
         let mut delete = core.writing(&core.scripts.delete);
-        delete.arg(id.as_str());
+        delete.key(&core.keys.failing).arg(id.as_str());
         let word = core.change(&delete).await?;
         Ok(word == "done")
     }

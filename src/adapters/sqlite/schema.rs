@@ -11,8 +11,9 @@ use super::OpenError;
 const APPLICATION_ID: i32 = 0x4352_4c4e;
 
 /// The version of the tables below.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
+/// The tables of version 1. Files with them are out there: what changes is a step.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -100,15 +101,25 @@ CREATE INDEX attempts_delivery ON attempts (delivery_id);
 CREATE INDEX attempts_failed ON attempts (position) WHERE delivered = 0;
 ";
 
-/// Makes the tables in an empty file; checks that any other is one of ours.
+/// From version 1 to 2: endpoints that fail without a success, and since when.
+const FAILING: &str = "
+CREATE TABLE failing (
+  subscription_id TEXT PRIMARY KEY,
+  since_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Makes the tables in an empty file, brings an older one up to date, and checks that any
+/// other is one of ours.
 pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
     let number = |sql: &str| conn.query_row(sql, (), |row| row.get::<_, i32>(0));
     let application = number("PRAGMA application_id").map_err(OpenError::unreadable)?;
     let version = number("PRAGMA user_version").map_err(OpenError::unreadable)?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema").map_err(OpenError::unreadable)?;
     match (application, version) {
-        (0, 0) if tables == 0 => create(conn).map_err(OpenError::Sqlite),
+        (0, 0) if tables == 0 => build(conn, &[TABLES, FAILING]).map_err(OpenError::Sqlite),
         (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, 1) => build(conn, &[FAILING]).map_err(OpenError::Sqlite),
         (APPLICATION_ID, found) if found > VERSION => Err(OpenError::Newer {
             found,
             known: VERSION,
@@ -117,12 +128,13 @@ pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
     }
 }
 
-/// All in one transaction: a file that was begun and not finished is still empty.
-fn create(conn: &Connection) -> rusqlite::Result<()> {
+/// All in one transaction: a file that was begun and not finished is as it was before.
+fn build(conn: &Connection, steps: &[&str]) -> rusqlite::Result<()> {
     conn.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES}
+        "BEGIN IMMEDIATE; {}
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {VERSION};
-         COMMIT;"
+         COMMIT;",
+        steps.concat()
     ))
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::Sqlite;
 use super::events::count;
 use super::readers::Conditions;
 use super::writer::Tx;
+use super::{Sqlite, health};
 use crate::codec::subscription::{decode_record, encode_record};
 use crate::domain::id::SubscriptionId;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
@@ -136,6 +136,7 @@ impl SubscriptionStore for Sqlite {
                 .conn
                 .prepare_cached("DELETE FROM subscriptions WHERE id = ?")?
                 .execute([id.as_str()])?;
+            health::forget(tx, &id)?;
             if let Some((_, Some(scope))) = there {
                 tx.effects.changed.push(scope);
             }

@@ -7,7 +7,9 @@ use super::*;
 use crate::domain::attempt::{Attempt, NextAction, SentRequest, Timing};
 use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use crate::domain::timestamp::UnixMillis;
-use crate::ports::{AuditLog as _, EventMessage, Inbox as _, Ledger as _, Outbox as _, Parcel};
+use crate::ports::{
+    AuditLog as _, EndpointHealth as _, EventMessage, Inbox as _, Ledger as _, Outbox as _, Parcel,
+};
 
 struct At(i64);
 
@@ -89,6 +91,65 @@ async fn what_is_no_file_of_ours_is_refused_and_left_alone() {
     drop(newer);
     assert!(fault(&path("newer")).contains("newer Carillon (format 99"));
     assert!(fault(&path("no/such/directory")).contains("must exist"));
+}
+
+/// All tables and indexes of a file, and its version.
+fn schema_of(path: &Path) -> (Vec<String>, i32) {
+    let conn = Connection::open(path).unwrap();
+    let mut query = conn
+        .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+        .unwrap();
+    let found = query.query_map((), |row| row.get(0)).unwrap();
+    let version = conn.query_row("PRAGMA user_version", (), |row| row.get(0));
+    (found.map(Result::unwrap).collect(), version.unwrap())
+}
+
+#[tokio::test]
+async fn a_file_of_version_1_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+    let conn = Connection::open(&old).unwrap();
+    conn.execute_batch(include_str!("tests/version_1.sql"))
+        .unwrap();
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         INSERT INTO events (id, body) VALUES (7, x'31');
+         INSERT INTO ledger VALUES (zeroblob(16), 2000, 'sub_1');
+         INSERT INTO subscriptions VALUES ('sub_1', 'acme', 1, x'');",
+    )
+    .unwrap();
+    drop(conn);
+    // The second time there is nothing to do.
+    for since in [500, 400] {
+        let sqlite = open(&old);
+        assert_eq!(sqlite.events(2).await.unwrap()[0].message.body, "1");
+        assert_eq!(
+            sqlite.settled(&[key(0)]).await.unwrap()[0],
+            [subscription()]
+        );
+        let since = UnixMillis(since);
+        assert_eq!(sqlite.failed(&subscription(), since).await.unwrap(), since);
+        let failing = sqlite.failing().await.unwrap();
+        assert_eq!(failing, [(subscription(), since)]);
+    }
+    drop(open(&new));
+    assert_eq!(schema_of(&old), schema_of(&new));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_brought_up_to_date_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(include_str!("tests/version_1.sql"))
+        .unwrap();
+    conn.execute_batch("CREATE TABLE failing (in_the_way)")
+        .unwrap();
+    drop(conn);
+    let before = schema_of(&path);
+    assert!(fault(&path).contains("failing"));
+    assert_eq!(schema_of(&path), before);
+    assert_eq!(before.1, 1);
 }
 
 #[cfg(unix)]

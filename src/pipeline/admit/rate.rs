@@ -1,4 +1,11 @@
-//! The rate of one endpoint, in this process.
+//! The rate of one endpoint, as this process keeps to it.
+//!
+//! Alone, a limiter in the process is all there is. With others, they are asked
+//! ([`SharedRates`]) and what they grant is used at once or not at all: a grant that were kept
+//! would come on top of what the rate allows later. When nobody answers, each replica keeps to
+//! its share of the rate, without a burst: never unlimited, never stopped.
+//!
+//! [`SharedRates`]: crate::ports::SharedRates
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,10 +17,17 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use crate::domain::lane::RateWait;
 use crate::domain::subscription::RateLimit;
+use crate::ports::RateAnswer;
 
 /// The slowest rate there is: one request in this time.
-const RATE_PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+const PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a grant may be used.
+const GRANT_FOR: Duration = Duration::from_millis(50);
+/// How soon is asked again after a grant that was not enough, unless the rate says later: at a
+/// high rate several are granted at once then.
+const ASK_EVERY: Duration = Duration::from_millis(25);
 
 /// Time since the start, by tokio's clock, so that a paused clock pauses rates as well.
 #[derive(Clone, Debug)]
@@ -33,38 +47,162 @@ impl RateClock for LaneClock {
     }
 }
 
-/// The rate limiter of one endpoint: a GCRA by the crate `governor`.
+/// Who else sends to the same endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nobody.
+    Nobody,
+    /// So many replicas, this one included; they are asked.
+    Asked(u32),
+    /// So many, and nobody answers.
+    Away(u32),
+}
+
+impl Others {
+    /// Replicas, this one included.
+    pub(super) fn replicas(self) -> u32 {
+        match self {
+            Self::Nobody => 1,
+            Self::Asked(replicas) | Self::Away(replicas) => replicas.max(1),
+        }
+    }
+}
+
+/// The rate of one endpoint.
 pub(super) struct EndpointRate {
+    pub(super) limit: RateLimit,
+    clock: LaneClock,
+    /// The whole rate when this process is alone; its share while nobody answers.
+    own: Option<Limiter>,
+    granted: u32,
+    granted_until: Duration,
+    ask_at: Duration,
+    debt: Duration,
+    debt_at: Duration,
+}
+
+impl EndpointRate {
+    pub(super) fn new(limit: RateLimit, clock: &LaneClock) -> Self {
+        Self {
+            limit,
+            clock: clock.clone(),
+            own: None,
+            granted: 0,
+            granted_until: Duration::ZERO,
+            ask_at: Duration::ZERO,
+            debt: Duration::ZERO,
+            debt_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes one from the rate.
+    pub(super) fn take(&mut self, others: Others) -> Result<(), RateWait> {
+        let (limit, clock) = (self.limit, &self.clock);
+        match others {
+            Others::Nobody => {
+                let whole = || Limiter::new(limit.per_second, limit.burst, clock);
+                self.own.get_or_insert_with(whole).take()
+            }
+            Others::Away(replicas) => {
+                let share = || Limiter::share(limit, replicas, clock);
+                self.own.get_or_insert_with(share).take()
+            }
+            Others::Asked(_) => self.take_granted(clock.elapsed()),
+        }
+    }
+
+    fn take_granted(&mut self, now: Duration) -> Result<(), RateWait> {
+        if self.granted > 0 && now <= self.granted_until {
+            self.granted -= 1;
+            return Ok(());
+        }
+        self.granted = 0;
+        if now < self.ask_at {
+            return Err(RateWait::After(self.ask_at - now));
+        }
+        Err(RateWait::Asked)
+    }
+
+    /// The debt as it should be now. After a time on its own all of the burst counts as used.
+    pub(super) fn debt(&self, now: Duration) -> Duration {
+        if self.own.is_some() {
+            return self.interval().saturating_mul(self.limit.burst.max(1));
+        }
+        let since = now.saturating_sub(self.debt_at);
+        self.debt.saturating_sub(since)
+    }
+
+    /// `wanted` were asked for, and this was the answer. The debt ages from the question on:
+    /// with every answer's delay on top, the floor of the next would creep upwards.
+    pub(super) fn answered(
+        &mut self,
+        wanted: u32,
+        answer: RateAnswer,
+        (asked_at, now): (Duration, Duration),
+    ) {
+        self.own = None;
+        self.granted = answer.granted;
+        self.granted_until = now + GRANT_FOR;
+        (self.debt, self.debt_at) = (answer.debt, asked_at);
+        self.ask_at = now;
+        if answer.granted < wanted {
+            let burst = self.limit.burst.max(1);
+            let allowed = self.interval().saturating_mul(burst - 1);
+            let next = answer.debt.saturating_sub(allowed);
+            // Within the burst nothing is lost by waiting a little.
+            let pause = ASK_EVERY.min(self.interval().saturating_mul(burst) / 2);
+            self.ask_at = now.saturating_add(next.max(pause));
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        interval(self.limit.per_second)
+    }
+}
+
+/// A limiter in the process: a GCRA by the crate `governor`.
+struct Limiter {
     limiter: RateLimiter<NotKeyed, InMemoryState, LaneClock, NoOpMiddleware<Nanos>>,
     clock: LaneClock,
 }
 
-impl EndpointRate {
-    pub(super) fn new(rate: RateLimit, clock: &LaneClock) -> Self {
-        // A tiny rate has a period beyond what a duration holds.
-        let period = Duration::try_from_secs_f64(1.0 / rate.per_second)
-            .unwrap_or(RATE_PERIOD_MAX)
-            .clamp(Duration::from_nanos(1), RATE_PERIOD_MAX);
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-        // The period is at least a nanosecond, so there is a quota.
-        let quota = Quota::with_period(period).unwrap_or_else(|| Quota::per_second(burst));
+impl Limiter {
+    fn new(per_second: f64, burst: u32, clock: &LaneClock) -> Self {
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        // The interval is at least a nanosecond, so there is a quota.
+        let quota = Quota::with_period(interval(per_second));
+        let quota = quota.unwrap_or_else(|| Quota::per_second(burst));
         Self {
             limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone()),
             clock: clock.clone(),
         }
     }
+
+    /// One of `replicas` shares, all of its burst used: others may have used it just now.
+    fn share(limit: RateLimit, replicas: u32, clock: &LaneClock) -> Self {
+        let replicas = replicas.max(1);
+        let burst = (limit.burst / replicas).max(1);
+        let share = Self::new(limit.per_second / f64::from(replicas), burst, clock);
+        let all = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        // It is full, so this takes all.
+        let _ = share.limiter.check_n(all);
+        share
+    }
+
+    fn take(&self) -> Result<(), RateWait> {
+        self.limiter.check().map_err(|not_until| {
+            let wait = not_until
+                .earliest_possible()
+                .duration_since(self.clock.now());
+            // Timers have millisecond steps: one more makes sure the rate allows it then.
+            RateWait::After(Duration::from(wait) + Duration::from_millis(1))
+        })
+    }
 }
 
-/// Takes one from the rate, or says how long until there is one.
-pub(super) fn check(rate: Option<&EndpointRate>) -> Result<(), Duration> {
-    let Some(rate) = rate else {
-        return Ok(());
-    };
-    rate.limiter.check().map_err(|not_until| {
-        let wait = not_until
-            .earliest_possible()
-            .duration_since(rate.clock.now());
-        // Timers have millisecond steps: one more makes sure the rate allows it then.
-        Duration::from(wait) + Duration::from_millis(1)
-    })
+/// From one request to the next; a tiny rate has one beyond what a duration holds.
+fn interval(per_second: f64) -> Duration {
+    Duration::try_from_secs_f64(1.0 / per_second)
+        .unwrap_or(PERIOD_MAX)
+        .clamp(Duration::from_nanos(1), PERIOD_MAX)
 }

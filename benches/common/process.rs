@@ -1,4 +1,4 @@
-//! A process that is measured: what it says, what it used, and its end.
+//! A process that a bench starts: what it says, what it used, and its end.
 //!
 //! *Invariant: dropped, it is killed and waited for*, so that a failure leaves none behind.
 
@@ -7,8 +7,9 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader as AsyncBufReader};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Longest wait for anything that a process is to say or do.
@@ -160,6 +161,17 @@ pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
     let mut ticks = || times.next()?.parse::<u32>().ok();
     let (user, system) = ticks().zip(ticks()).context("no times in /proc")?;
     Ok(f64::from(user + system) / TICKS_PER_S)
+}
+
+/// Ends in an error when this process is told to stop, so that what it started is ended.
+pub async fn interrupted() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    bail!("interrupted")
 }
 
 /// Does `work` as a process that was started to do it: says when it is ready, begins when it

@@ -2,7 +2,12 @@
 //!
 //! They end with the value that stands for them, or with this process, however that ends.
 
-#[allow(dead_code, reason = "the tests use more of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the tests use more of it, and may end with a panic"
+)]
 #[path = "../../tests/support/services/guard.rs"]
 mod guard;
 
@@ -101,8 +106,8 @@ impl Server {
         }
     }
 
-    /// Has its script do something. Short, and nothing else is to be done meanwhile.
-    fn ask(&mut self, verb: &str, words: &[&str]) -> anyhow::Result<String> {
+    /// Has its script do something; what it prints. Blocks a thread meanwhile.
+    pub fn ask(&mut self, verb: &str, words: &[&str]) -> anyhow::Result<String> {
         let words: Vec<String> = [&[verb, "1"], words]
             .concat()
             .into_iter()
