@@ -1,4 +1,5 @@
-//! The HTTP API: publish, subscriptions, audit log, dead letters, quarantine (contract section 6).
+//! The HTTP API: publish, subscriptions, audit log, deliveries, dead letters, quarantine
+//! (contract section 6).
 //!
 //! One file per resource. Reaches the rest through ports and what `app` hands it; answers
 //! errors as problem documents. The operations listener is a router of its own.
@@ -6,6 +7,7 @@
 pub mod attempts;
 pub mod auth;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod events;
 pub mod extract;
 pub mod ops;
@@ -96,10 +98,12 @@ pub fn router(api: Api) -> Router {
             post(subscriptions::rotate_secret),
         )
         .route("/v1/attempts", get(attempts::list))
+        .route("/v1/deliveries/{id}/redeliver", post(deliveries::redeliver))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/redrive", post(dead_letters::redrive))
         .route("/v1/dead-letters/{id}", delete(dead_letters::discard))
         .route("/v1/quarantine", get(quarantine::list))
+        .route("/v1/quarantine/requeue", post(quarantine::requeue_all))
         .route("/v1/quarantine/{id}/requeue", post(quarantine::requeue))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     publish

@@ -17,11 +17,14 @@ pub mod client;
 pub mod completions;
 pub mod config;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod demo;
+pub mod each;
 pub mod init;
 pub mod listen;
 pub mod output;
 pub mod publish;
+pub mod quarantine;
 pub mod receiver;
 pub mod serve;
 pub mod subscriptions;
@@ -41,7 +44,9 @@ Work with a running Carillon:
   publish        Publish events from a file or standard input
   subscriptions  Who wants which events, and where they go
   attempts       What was sent, and what came back
-  dead-letters   What was given up; send it again
+  deliveries     Send what was sent once more
+  dead-letters   What was given up; send it again, or discard it
+  quarantine     What was not understood; have it taken again
 
 Build a receiver:
   listen         Receive webhooks, check their signatures, print them
@@ -122,8 +127,12 @@ pub enum Command {
     Subscriptions(subscriptions::Args),
     /// What was sent, and what came back
     Attempts(attempts::Args),
-    /// What was given up; send it again
+    /// Send what was sent once more
+    Deliveries(deliveries::Args),
+    /// What was given up; send it again, or discard it
     DeadLetters(dead_letters::Args),
+    /// What was not understood; have it taken again
+    Quarantine(quarantine::Args),
     /// Check the signatures of a captured request
     Verify(verify::Args),
     /// Check, print or explain the configuration

@@ -14,6 +14,7 @@ pub mod lane;
 pub mod outcome;
 pub mod pattern;
 pub mod payload;
+pub mod redelivery;
 pub mod retry;
 pub mod shares;
 pub mod signature;

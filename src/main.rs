@@ -40,6 +40,8 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Publish(args) => cli::publish::run(args, globals).await,
         Command::Subscriptions(args) => cli::subscriptions::run(args, globals).await,
         Command::Attempts(args) => cli::attempts::run(args, globals).await,
+        Command::Deliveries(args) => cli::deliveries::run(args, globals).await,
+        Command::Quarantine(args) => cli::quarantine::run(args, globals).await,
         Command::DeadLetters(args) => cli::dead_letters::run(args, globals).await,
         Command::Verify(args) => cli::verify::run(args, globals).await,
         Command::Completions(args) => cli::completions::run(args, globals).await,

@@ -4,8 +4,10 @@
 //! these alone. Each has at least two implementations or one and a simulated twin.
 //! *Invariant: whatever a trait here hands out and is forgotten (dropped) comes back.*
 
+mod dead_letters;
 mod error;
 mod health;
+mod quarantine;
 mod rates;
 mod receipt;
 
@@ -17,8 +19,7 @@ use bytes::Bytes;
 use url::Url;
 
 use crate::domain::attempt::{Attempt, Response, Timing};
-use crate::domain::delivery::{DeadLetter, DeadReason, Delivery};
-use crate::domain::event::EventFault;
+use crate::domain::delivery::{DeadLetter, Delivery};
 use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use crate::domain::outcome::Failure;
 use crate::domain::retry::Due;
@@ -26,8 +27,10 @@ use crate::domain::signature::Secrets;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
 
+pub use dead_letters::{DeadLetterQuery, DeadLetterQueue};
 pub use error::StoreError;
 pub use health::EndpointHealth;
+pub use quarantine::{QuarantineQuery, QuarantineQueue, Quarantined};
 pub use rates::{RateAnswer, RateAsk, SharedRates};
 pub use receipt::Receipt;
 
@@ -192,17 +195,6 @@ pub struct Notice {
     pub body: Bytes,
 }
 
-/// A message that was not understood, as it came.
-#[derive(Clone, Debug)]
-pub struct Quarantined {
-    /// As it came.
-    pub message: EventMessage,
-    /// Why it was not understood.
-    pub fault: EventFault,
-    /// When it was put aside.
-    pub at: UnixMillis,
-}
-
 /// Remembers which subscriptions of an event are settled, and which waits of deliveries.
 ///
 /// Saves duplicates; never a reason to skip: when it cannot be read, deliver.
@@ -365,67 +357,6 @@ pub struct AttemptQuery {
     pub before: Option<u64>,
     /// At most so many.
     pub limit: usize,
-}
-
-/// Deliveries that were given up.
-#[async_trait]
-pub trait DeadLetterQueue: Send + Sync {
-    /// The oldest that match. Reading changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StoreError>;
-
-    /// Sends those that match again; says how many. None is lost if it stops half way.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn redrive(&self, query: &DeadLetterQuery, now: UnixMillis) -> Result<u64, StoreError>;
-
-    /// How many match, up to the query's limit.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn count(&self, query: &DeadLetterQuery) -> Result<u64, StoreError>;
-
-    /// Discards one; says whether it was there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn discard(&self, id: &DeliveryId) -> Result<bool, StoreError>;
-}
-
-/// Which dead letters; what is absent does not restrict.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetterQuery {
-    /// Of this tenant's events.
-    pub tenant: Option<TenantId>,
-    /// For this subscription.
-    pub subscription: Option<SubscriptionId>,
-    /// Given up for this reason.
-    pub reason: Option<DeadReason>,
-    /// Given up at this time or later.
-    pub since: Option<UnixMillis>,
-    /// Given up before this time.
-    pub until: Option<UnixMillis>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// Messages that were not understood.
-#[async_trait]
-pub trait QuarantineQueue: Send + Sync {
-    /// The oldest `limit`, each with its id. Reading changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn list(&self, limit: usize) -> Result<Vec<(String, Quarantined)>, StoreError>;
-
-    /// Has one taken again as an event; says whether it was there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn requeue(&self, id: &str) -> Result<bool, StoreError>;
 }
 
 /// A request ready to be sent.

@@ -47,20 +47,23 @@ macro_rules! suite {
                 a_dropped_receipt_requeues, many_of_one_time_come_once_each,
                 one_put_into_the_past_comes, unsettled_comes_again_after_a_crash,
                 a_crash_between_retry_and_ack_leaves_the_retry,
-                a_call_that_is_given_up_loses_nothing;
+                a_call_that_is_given_up_loses_nothing,
+                redeliveries_and_a_retry_are_beside_each_other,
+                a_dead_letter_ends_its_own_series_alone;
             dead_letters: a_dead_letter_keeps_everything, every_filter_filters,
                 looking_changes_nothing, redriven_ones_are_due_and_new,
-                redriving_honours_its_limit_oldest_first, many_are_redriven_once_each,
+                redriving_honours_its_limit_oldest_first, many_are_redriven_once_each_and_spread,
                 one_is_discarded_once, it_survives_a_crash,
                 a_dead_letter_does_not_wait_any_more;
             quarantine: a_message_keeps_its_bytes_and_reason, it_can_be_requeued_once,
-                it_survives_a_crash;
+                those_that_match_are_requeued_oldest_first, it_survives_a_crash;
             subscriptions: a_change_is_visible_when_the_call_returns, versions_guard_changes,
                 listeners_hear_of_both_scopes_in_time, scopes_and_pages_are_by_id,
                 only_an_enabled_one_is_disabled, it_survives_a_crash,
                 an_outage_is_an_error_and_never_empty, two_backends_do_not_see_each_other;
             ledger: what_is_recorded_is_settled, it_forgets_after_the_window,
-                what_is_put_is_recorded_with_it, without_a_window_it_remembers_nothing,
+                what_is_put_is_recorded_with_it, a_redelivery_settles_nothing_of_its_event,
+                without_a_window_it_remembers_nothing,
                 it_survives_a_crash, many_at_once_are_all_kept;
             health: the_first_failure_sticks, the_earlier_of_two_counts,
                 a_success_later_forgets, a_success_from_before_does_not_forget,

@@ -1,8 +1,8 @@
 //! The dispatcher on RabbitMQ and Redis under faults: what was published is delivered, and
 //! only what was in flight at a fault is delivered twice.
 //!
-//! Each test has servers of its own, runs the real program, and counts at receivers in this
-//! process. Each prints what it counted.
+//! One, of redriving, is on a file too. Each test has servers of its own, runs the real
+//! program, and counts at receivers in this process. Each prints what it counted.
 
 // A test that cannot go on is to end, in what it shares with others too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,5 +23,6 @@ mod faults {
     mod network;
     mod poison;
     mod redis;
+    mod redrive;
     mod replicas;
 }

@@ -82,6 +82,7 @@ pub fn show(position: u64, attempt: &Attempt) -> Value {
         "id": format!("att_{position}"),
         "delivery_id": attempt.delivery.as_str(),
         "attempt": attempt.number,
+        "redrives": attempt.redrives,
         "subscription_id": attempt.subscription.as_str(),
         "tenant": attempt.tenant.as_str(),
         "event_id": attempt.event.as_str(),

@@ -193,7 +193,13 @@ impl ApiClient {
         let mut url = self.base.clone();
         // Only fails for addresses without a host; `new` accepts http and https alone.
         if let Ok(mut parts) = url.path_segments_mut() {
-            parts.pop_if_empty().push("v1").extend(path);
+            // Dots would be left out, and another resource named. There is no such id.
+            let named = path.iter().map(|part| match *part {
+                "." => "%2E",
+                ".." => "%2E%2E",
+                part => part,
+            });
+            parts.pop_if_empty().push("v1").extend(named);
         }
         let given = query
             .iter()
@@ -365,6 +371,8 @@ mod tests {
             "https://example.com/carillon/v1/subscriptions/a%2Fb\
              ?tenant=a+b&since=2026-03-01T00%3A00%3A00.000Z"
         );
+        let dots = client.url(&["quarantine", "..", "requeue"], &[]);
+        assert!(dots.path().ends_with("/quarantine/%252E%252E/requeue"));
     }
 
     #[test]

@@ -1,12 +1,16 @@
-//! `carillon dead-letters`: what was given up, and sending it again.
+//! `carillon dead-letters`: what was given up, sending it again, and discarding it.
+
+use std::time::Duration;
 
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use comfy_table::Cell;
 use serde_json::{Map, Value, json};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::Since;
 use super::client::{ApiClient, Repeat};
+use super::each::each;
 use super::output::{Look, Tone, short_time_of, text_of};
 use super::{CliError, Globals, args, output};
 use crate::domain::delivery::DeadReason;
@@ -14,10 +18,13 @@ use crate::domain::timestamp::UnixMillis;
 
 /// Dead letters redriven by one call: little is under way when it is interrupted.
 const STEP: u64 = 1000;
+/// No sooner than this comes the next step, which is the pace at which the API spreads what one
+/// call redrives: many are no storm.
+const STEP_EVERY: Duration = Duration::from_secs(1);
 /// The API lists no more at once.
 const LIST_MAX: u64 = 1000;
 
-/// What was given up; send it again
+/// What was given up; send it again, or discard it
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// What to do.
@@ -32,6 +39,8 @@ pub enum Action {
     List(ListArgs),
     /// Send dead letters again
     Redrive(RedriveArgs),
+    /// Discard dead letters; the server's log and a notice tell of each
+    Discard(DiscardArgs),
 }
 
 /// Which dead letters.
@@ -78,8 +87,8 @@ Examples:
   carillon dead-letters redrive --subscription sub_… --dry-run
   carillon dead-letters redrive --reason exhausted --since 24h
 
-What fails again while this runs is not redriven a second time. Stopping half way loses
-nothing: what was not redriven stays where it is.")]
+At most 1000 a second are sent again. What fails again while this runs is not redriven a
+second time. Stopping half way loses nothing: what was not redriven stays where it is.")]
 pub struct RedriveArgs {
     /// Which.
     #[command(flatten)]
@@ -95,6 +104,19 @@ pub struct RedriveArgs {
     pub dry_run: bool,
 }
 
+/// Which dead letters.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  carillon dead-letters discard msg_…
+
+Asks nothing. Exit code 1 when one was not there, and says which; the others are discarded.")]
+pub struct DiscardArgs {
+    /// The dead letters (msg_…)
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -104,6 +126,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
     match args.action {
         Action::List(args) => list(&client, args, globals.json).await,
         Action::Redrive(args) => redrive(&client, args, globals.json).await,
+        Action::Discard(args) => discard(&client, &args.ids, globals.json).await,
     }
 }
 
@@ -199,7 +222,10 @@ async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result
     }
     let progress = output::progress(args.limit, "dead letters");
     let (mut matched, mut redriven) = (0, 0);
+    let mut steps = interval(STEP_EVERY);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        steps.tick().await;
         let left = args.limit.map_or(STEP, |limit| limit - redriven);
         let step = left.min(STEP);
         let answer = match ask(client, &request, Some(step), false).await {
@@ -233,6 +259,14 @@ async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result
     })
 }
 
+async fn discard(client: &ApiClient, ids: &[String], as_json: bool) -> Result<(), CliError> {
+    let discard = async |id: &str| client.delete(&["dead-letters", id]).await;
+    let outcome = each(ids, "dead letters", discard).await;
+    outcome.say(as_json, "discarded", |count| {
+        format!("{} discarded", output::count(count, "dead letter"))
+    })
+}
+
 async fn ask(
     client: &ApiClient,
     selection: &Map<String, Value>,
@@ -263,9 +297,10 @@ fn say(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use clap::Parser as _;
+    use http::StatusCode;
 
     use super::super::receiver::{Behaviour, Received, Receiver, ReceiverSettings, Reply, channel};
     use super::super::{Cli, Command};
@@ -323,7 +358,9 @@ mod tests {
         let Command::DeadLetters(args) = cli.command else {
             panic!("another command");
         };
+        let began = Instant::now();
         run(args, &cli.globals).await.unwrap();
+        assert!(began.elapsed() >= 2 * STEP_EVERY, "no faster than it may");
         api.stop().await;
         let mut requests = Vec::new();
         while let Ok(received) = seen.try_recv() {
@@ -334,5 +371,45 @@ mod tests {
         assert!(requests[0]["until"].is_null());
         assert!(requests[1]["until"].is_string());
         assert_eq!(requests[1]["until"], requests[2]["until"]);
+    }
+
+    #[tokio::test]
+    async fn each_is_discarded_and_one_that_is_not_there_is_exit_code_1() {
+        // Whoever comes first installs it; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (observer, mut seen) = channel();
+        let api = Receiver::start(ReceiverSettings {
+            behaviour: Behaviour::scripted(|received| {
+                let (status, body) = match received.path.ends_with("msg_2") {
+                    true => (StatusCode::NOT_FOUND, r#"{"code":"not_found"}"#),
+                    false => (StatusCode::NO_CONTENT, ""),
+                };
+                Reply {
+                    body: body.into(),
+                    ..Reply::status(status)
+                }
+            }),
+            observer: Some(observer),
+            ..ReceiverSettings::default()
+        });
+        let api = api.await.unwrap();
+        for (ids, exit_code) in [("msg_1 msg_3", 0), ("msg_2 msg_4", 1)] {
+            let line = format!("carillon --api {} dead-letters discard {ids}", api.url());
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Command::DeadLetters(args) = cli.command else {
+                panic!("another command");
+            };
+            let ended = run(args, &cli.globals).await;
+            assert_eq!(ended.err().map_or(0, |error| error.exit_code()), exit_code);
+        }
+        api.stop().await;
+        let mut paths = Vec::new();
+        while let Ok(received) = seen.try_recv() {
+            paths.push(received.path.clone());
+        }
+        assert_eq!(
+            paths,
+            [1, 3, 2, 4].map(|n| format!("/v1/dead-letters/msg_{n}"))
+        );
     }
 }

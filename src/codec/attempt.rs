@@ -47,6 +47,7 @@ pub fn encode(attempt: &Attempt, body_bytes_max: usize) -> Vec<u8> {
         next_at_ms: attempt.next_at.map_or(0, |at| at.0),
         test: attempt.test,
         detail: attempt.detail.clone(),
+        redrives: attempt.redrives,
     };
     lz4_flex::compress_prepend_size(&message.encode_to_vec())
 }
@@ -77,6 +78,7 @@ pub fn decode(bytes: &[u8]) -> Option<Attempt> {
     Some(Attempt {
         delivery: DeliveryId::parse(&message.delivery_id).ok()?,
         number: message.attempt,
+        redrives: message.redrives,
         subscription: SubscriptionId::parse(&message.subscription_id).ok()?,
         tenant: TenantId::parse(&message.tenant).ok()?,
         event: EventId::parse(&message.event_id).ok()?,
@@ -126,6 +128,7 @@ mod tests {
         Attempt {
             delivery: DeliveryId::parse("msg_1").unwrap(),
             number: 2,
+            redrives: 3,
             subscription: SubscriptionId::parse("sub_1").unwrap(),
             tenant: TenantId::parse("acme").unwrap(),
             event: EventId::parse("e").unwrap(),

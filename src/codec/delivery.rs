@@ -50,6 +50,7 @@ pub fn encode(delivery: &Delivery) -> Vec<u8> {
             .map_or(String::new(), |last| last.reason.code().to_owned()),
         traceparent: event.traceparent.as_deref().unwrap_or_default().to_owned(),
         redrives: delivery.redrives,
+        series: delivery.series,
         hops: delivery.hops,
     }
     .encode_to_vec()
@@ -86,6 +87,7 @@ pub fn decode(bytes: &Bytes) -> Result<Delivery, DeliveryFault> {
             reason,
         }),
         redrives: message.redrives,
+        series: message.series,
         hops: message.hops,
     })
 }
@@ -124,7 +126,8 @@ mod tests {
             status: Some(503),
             reason: Failure::Timeout.reason(),
         };
-        let sent = delivery().attempted(UnixMillis(7), last).redriven();
+        let mut sent = delivery().attempted(UnixMillis(7), last).redriven();
+        sent.series = u64::MAX;
         let back = decode(&encode(&sent).into()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{sent:?}"));
         let fresh = decode(&encode(&delivery()).into()).unwrap();

@@ -3,16 +3,31 @@
 use serde_json::{Value, json};
 
 use crate::domain::delivery::DeadLetter;
-use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
 use crate::domain::subscription::DisabledReason;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::Notice;
 
 /// `delivery.dead_lettered`: which delivery was given up, and why.
 pub fn dead_lettered(letter: &DeadLetter) -> Notice {
+    let data = about(letter);
+    notice("delivery.dead_lettered", letter.dead_at, &data)
+}
+
+/// `delivery.discarded`: which dead letter a person discarded, and why it was one. Of one that
+/// could not be read there is only the id.
+pub fn discarded(id: &DeliveryId, letter: Option<&DeadLetter>, at: UnixMillis) -> Notice {
+    let data = match letter {
+        Some(letter) => about(letter),
+        None => json!({ "delivery": id.as_str() }),
+    };
+    notice("delivery.discarded", at, &data)
+}
+
+fn about(letter: &DeadLetter) -> Value {
     let delivery = &letter.delivery;
     let event = &delivery.event;
-    let data = json!({
+    json!({
         "delivery": delivery.id.as_str(),
         "subscription": delivery.subscription.as_str(),
         "tenant": event.tenant.as_str(),
@@ -22,8 +37,7 @@ pub fn dead_lettered(letter: &DeadLetter) -> Notice {
         "attempts": delivery.attempts,
         "last_status": delivery.last.and_then(|last| last.status),
         "last_reason": delivery.last.map(|last| last.reason.code()),
-    });
-    notice("delivery.dead_lettered", letter.dead_at, &data)
+    })
 }
 
 /// `subscription.disabled`: which one Carillon disabled, and why. `tenant` is that of the

@@ -18,8 +18,10 @@ pub const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 pub struct Attempt {
     /// The delivery.
     pub delivery: DeliveryId,
-    /// The attempt's number within it, from 1.
+    /// The attempt's number within it, from 1 each time that a person has it sent again.
     pub number: u32,
+    /// How often a person had it sent again before.
+    pub redrives: u32,
     /// Whom it was for.
     pub subscription: SubscriptionId,
     /// The event's tenant.

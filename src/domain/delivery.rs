@@ -12,6 +12,9 @@ use super::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, Tenan
 use super::outcome::Reason;
 use super::timestamp::UnixMillis;
 
+/// The header that says that the body leaves alerts out (contract section 3).
+pub const HAS_MORE_HEADER: &str = "x-webhook-has-more";
+
 /// One event for one subscription.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -23,7 +26,7 @@ pub struct Delivery {
     pub event: Arc<EventFacts>,
     /// The request body: the same bytes on every attempt.
     pub body: Bytes,
-    /// Whether the body leaves alerts out (`x-webhook-has-more`).
+    /// Whether the body leaves alerts out ([`HAS_MORE_HEADER`]).
     pub has_more: bool,
     /// Attempts made so far.
     pub attempts: u32,
@@ -33,8 +36,11 @@ pub struct Delivery {
     pub last: Option<LastAttempt>,
     /// How often a person had it sent again.
     pub redrives: u32,
-    /// How often it moved: attempted, deferred, given up or sent again. With its id and
-    /// `taken_at` it names one message, so that a copy of that is known as one.
+    /// Which series of attempts: 0 for the one that its event led to, else a random number
+    /// made when it was redelivered, beside whatever else is under way of it.
+    pub series: u64,
+    /// How often it moved: attempted, deferred, given up or sent again. With its id,
+    /// `taken_at` and series it names one message, so that a copy of that is known as one.
     pub hops: u32,
 }
 
@@ -142,22 +148,36 @@ impl Delivery {
             first_attempt_at: None,
             last: None,
             redrives: 0,
+            series: 0,
             hops: 0,
         }
     }
 
     /// What the ledger knows this message by, as long as it does not move on.
     pub fn wait_key(&self) -> LedgerKey {
-        LedgerKey::of_wait(&self.id, self.event.taken_at, self.hops)
+        self.wait_key_at(self.hops)
+    }
+
+    fn wait_key_at(&self, hops: u32) -> LedgerKey {
+        LedgerKey::of_wait(&self.id, self.event.taken_at, self.series, hops)
     }
 
     /// What is settled once this message is durable: the wait before it or, at its first
     /// move, the event's part for this subscription.
+    ///
+    /// A redelivery settles nothing of its event, which may still be under way: what it comes
+    /// from is a wait that nobody else knows.
     pub fn settles(&self) -> LedgerKey {
-        match self.hops {
-            0 | 1 => self.event.key(),
-            hops => LedgerKey::of_wait(&self.id, self.event.taken_at, hops - 1),
+        match (self.is_redelivery(), self.hops) {
+            (false, 0 | 1) => self.event.key(),
+            (_, hops) => self.wait_key_at(hops.saturating_sub(1)),
         }
+    }
+
+    /// Whether a person had it sent again from the audit log, with a series of attempts of its
+    /// own.
+    pub fn is_redelivery(&self) -> bool {
+        self.series != 0
     }
 
     /// The same delivery after one more attempt, begun at `began`.

@@ -139,11 +139,12 @@ impl LedgerKey {
         Self::shortened(&digest_of("carillon.rest.v1", &[&event, after.as_str()]))
     }
 
-    /// The key of one wait of `delivery`: that after its move number `hops`, counted since
-    /// its event was taken at `taken_at`.
-    pub fn of_wait(delivery: &DeliveryId, taken_at: UnixMillis, hops: u32) -> Self {
-        let (taken_at, hops) = (taken_at.0.to_string(), hops.to_string());
-        let parts = [delivery.as_str(), taken_at.as_str(), hops.as_str()];
+    /// The key of one wait of `delivery`: that after its move number `hops` within `series`,
+    /// counted since its event was taken at `taken_at`.
+    pub fn of_wait(delivery: &DeliveryId, taken_at: UnixMillis, series: u64, hops: u32) -> Self {
+        let numbers = [taken_at.0.to_string(), series.to_string(), hops.to_string()];
+        let [taken_at, series, hops] = numbers.each_ref().map(String::as_str);
+        let parts = [delivery.as_str(), taken_at, series, hops];
         Self::shortened(&digest_of("carillon.wait.v1", &parts))
     }
 

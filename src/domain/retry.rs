@@ -12,6 +12,10 @@ pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most attempts of one delivery.
 pub const ATTEMPTS_MAX: u32 = 100;
 
+/// So many that one call redrives are due at once, and so many more each second: redriving
+/// very many is no storm for the endpoints and the deliveries of others.
+const REDRIVEN_PER_SECOND: u64 = 1000;
+
 /// How much sooner something may be that is due about some time.
 const ABOUT: f64 = 0.2;
 
@@ -34,6 +38,13 @@ impl Due {
             at,
             latest: at,
         }
+    }
+
+    /// When number `n`, counted from 0, of those that one call redrives at `now` is due.
+    pub fn of_redriven(now: UnixMillis, n: u64) -> Self {
+        let behind = n.saturating_sub(REDRIVEN_PER_SECOND - 1);
+        let after_ms = behind.saturating_mul(1000) / REDRIVEN_PER_SECOND;
+        Self::at(now.after(Duration::from_millis(after_ms)))
     }
 
     /// Due about `after` from `now`, a little sooner or later; `chance` in `[0, 1)` says which.
@@ -300,6 +311,14 @@ mod tests {
         let total: Duration = delays.iter().sum();
         assert_eq!(total.as_secs() / 3600, 31);
         assert_eq!(delay(&policy, 1, 1.0), Some(Duration::from_millis(6250)));
+    }
+
+    #[test]
+    fn a_thousand_are_redriven_at_once_and_a_thousand_each_second() {
+        let due = |n| Due::of_redriven(UnixMillis(7), n);
+        let after_ms = [0, 999, 1000, 1001, 1999, 10_999].map(|n| due(n).at.0 - 7);
+        assert_eq!(after_ms, [0, 0, 1, 2, 1000, 10_000]);
+        assert_eq!(due(5000), Due::at(due(5000).at), "never sooner");
     }
 
     #[test]

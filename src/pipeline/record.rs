@@ -38,6 +38,7 @@ pub fn record(
     let attempt = Arc::new(Attempt {
         delivery: delivery.id.clone(),
         number: delivery.attempts + 1,
+        redrives: delivery.redrives,
         subscription: delivery.subscription.clone(),
         tenant: delivery.event.tenant.clone(),
         event: delivery.event.id.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::directory::Endpoint;
 use crate::domain::attempt::SentRequest;
-use crate::domain::delivery::{Delivery, LastAttempt};
+use crate::domain::delivery::{Delivery, HAS_MORE_HEADER, LastAttempt};
 use crate::domain::outcome::{Class, Failure, GONE, Outcome, Reason, classify, parse_retry_after};
 use crate::domain::subscription::Format;
 use crate::domain::timestamp::UnixMillis;
@@ -116,7 +116,7 @@ fn headers(endpoint: &Endpoint, delivery: &Delivery, now: UnixMillis) -> Vec<(St
     set("webhook-timestamp", now.seconds().to_string());
     set("webhook-signature", endpoint.keys.standard(id, now, body));
     if delivery.has_more {
-        set("x-webhook-has-more", "true".to_owned());
+        set(HAS_MORE_HEADER, "true".to_owned());
     }
     if spec.format == Format::Leicbit {
         set("x-leicbit-signature", endpoint.keys.leicbit(now, body));

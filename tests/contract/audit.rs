@@ -19,6 +19,7 @@ fn attempt(tenant: &str, event: u32, subscription: u32, number: u32, at: UnixMil
     Attempt {
         delivery: delivery.id,
         number,
+        redrives: 0,
         subscription: delivery.subscription,
         tenant: delivery.event.tenant.clone(),
         event: delivery.event.id.clone(),

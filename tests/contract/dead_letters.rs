@@ -1,10 +1,13 @@
 //! Dead letters: kept whole, found by every filter, sent again without loss.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use carillon::domain::delivery::DeadReason;
 use carillon::domain::timestamp::UnixMillis;
-use carillon::ports::{DeadLetterQuery, Parcel};
+use carillon::ports::{DeadLetterQuery, Parcel, Taken};
 
 use crate::harness::{
     Harness, Limits, Store, dead, decoded, delivery, delivery_to, event_ids, failed,
@@ -18,13 +21,13 @@ fn all() -> DeadLetterQuery {
     }
 }
 
-/// Puts letters of events 0.. that died at 0, 10, 20 and so on, newest first.
-async fn put_letters(store: &Store, count: u32) {
+/// Puts letters of these events, in this order; that of event `n` died at `10 n`.
+async fn put_letters(store: &Store, numbers: impl IntoIterator<Item = u32>) {
     let letter = |n: u32| {
         let at = UnixMillis(i64::from(n) * 10);
         Parcel::Dead(dead(failed(delivery(n)), DeadReason::Exhausted, at))
     };
-    store.put((0..count).rev().map(letter).collect()).await;
+    store.put(numbers.into_iter().map(letter).collect()).await;
 }
 
 async fn listed(store: &Store, query: &DeadLetterQuery) -> Vec<String> {
@@ -140,7 +143,7 @@ pub async fn every_filter_filters<H: Harness>() {
 pub async fn looking_changes_nothing<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
-    put_letters(&store, 3).await;
+    put_letters(&store, (0..3).rev()).await;
     let before = format!("{:?}", store.dead_letters.list(&all()).await.unwrap());
     for _ in 0..1000 {
         let now = format!("{:?}", store.dead_letters.list(&all()).await.unwrap());
@@ -152,7 +155,7 @@ pub async fn looking_changes_nothing<H: Harness>() {
 pub async fn redriven_ones_are_due_and_new<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
-    put_letters(&store, 2).await;
+    put_letters(&store, 0..2).await;
     let redriven = store.dead_letters.redrive(&all(), backend.now()).await;
     assert_eq!(redriven.unwrap(), 2);
     assert!(listed(&store, &all()).await.is_empty());
@@ -170,37 +173,86 @@ pub async fn redriven_ones_are_due_and_new<H: Harness>() {
 pub async fn redriving_honours_its_limit_oldest_first<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
-    put_letters(&store, 5).await;
-    let two = DeadLetterQuery { limit: 2, ..all() };
-    let redriven = store.dead_letters.redrive(&two, backend.now()).await;
-    assert_eq!(redriven.unwrap(), 2);
-    let mut ids = event_ids(&store.take_deliveries(2).await);
-    ids.sort();
-    assert_eq!(ids, ["evt_0", "evt_1"]);
-    assert_eq!(listed(&store, &all()).await, ["evt_2", "evt_3", "evt_4"]);
+    put_letters(&store, 0..101).await;
+    let of = |limit| DeadLetterQuery { limit, ..all() };
+    let mut left: Vec<String> = (0..101).map(|n| format!("evt_{n}")).collect();
+    for limit in [2, 1, 40] {
+        assert_eq!(
+            store.dead_letters.count(&of(limit)).await.unwrap(),
+            limit as u64,
+            "no further than its limit"
+        );
+        let redriven = store.dead_letters.redrive(&of(limit), backend.now()).await;
+        assert_eq!(redriven.unwrap(), limit as u64);
+        let mut ids = event_ids(&store.take_deliveries(limit).await);
+        ids.sort();
+        let mut oldest: Vec<String> = left.drain(..limit).collect();
+        oldest.sort();
+        assert_eq!(ids, oldest);
+        assert_eq!(listed(&store, &all()).await, left);
+    }
+    let some = DeadLetterQuery {
+        until: Some(UnixMillis(1000)),
+        ..of(500)
+    };
+    let redriven = store.dead_letters.redrive(&some, backend.now()).await;
+    assert_eq!(redriven.unwrap(), 100 - 43, "fewer match");
+    assert_eq!(listed(&store, &all()).await, ["evt_100"]);
 }
 
-pub async fn many_are_redriven_once_each<H: Harness>() {
-    const COUNT: u32 = 1203;
+pub async fn many_are_redriven_once_each_and_spread<H: Harness>() {
+    const COUNT: u32 = 2500;
+    const STEP: Duration = Duration::from_millis(100);
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
-    put_letters(&store, COUNT).await;
-    let redriven = store.dead_letters.redrive(&all(), backend.now()).await;
+    put_letters(&store, 0..COUNT).await;
+    let began = backend.now();
+    let redriven = store.dead_letters.redrive(&all(), began).await;
     assert_eq!(redriven.unwrap(), u64::from(COUNT));
-    let taken = store.take_deliveries(COUNT as usize).await;
-    let ids: BTreeSet<_> = event_ids(&taken).into_iter().collect();
-    assert_eq!(ids.len(), COUNT as usize);
-    store.no_delivery_comes().await;
     assert_eq!(store.dead_letters.count(&all()).await.unwrap(), 0);
+    // A thousand at once, then one each millisecond.
+    let first = store.take_deliveries(1000).await;
+    let mut seen: BTreeSet<u32> = numbers(&first).collect();
+    assert_eq!(seen, (0..1000).collect());
+    first.into_iter().for_each(|taken| taken.receipt.ack());
+    while seen.len() < COUNT as usize {
+        let waiting = tokio::time::timeout(STEP, store.inbox.deliveries(1000)).await;
+        let Ok(came) = waiting.map(Result::unwrap) else {
+            backend.pass(STEP).await;
+            continue;
+        };
+        let passed = backend.now().since(began);
+        for n in numbers(&came) {
+            assert!(seen.insert(n), "{n} came twice");
+            let due = Duration::from_millis(u64::from(n) - 999);
+            assert!(passed >= due, "{n} came after {passed:?}");
+        }
+        came.into_iter().for_each(|taken| taken.receipt.ack());
+    }
+    assert!(backend.now().since(began) >= Duration::from_millis(1500));
+    store.no_delivery_comes().await;
+}
+
+/// The numbers of the events that deliveries are of.
+fn numbers(taken: &[Taken<Bytes>]) -> impl Iterator<Item = u32> {
+    let number = |id: String| id.trim_start_matches("evt_").parse().unwrap();
+    event_ids(taken).into_iter().map(number)
 }
 
 pub async fn one_is_discarded_once<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
-    put_letters(&store, 3).await;
-    let id = delivery(1).id;
-    assert!(store.dead_letters.discard(&id).await.unwrap());
-    assert!(!store.dead_letters.discard(&id).await.unwrap());
+    put_letters(&store, 0..3).await;
+    let letter = store.dead_letters.list(&all()).await.unwrap().remove(1);
+    let discard = async || {
+        let discarded = store
+            .dead_letters
+            .discard(&letter.delivery.id, backend.now());
+        discarded.await.unwrap()
+    };
+    let discarded = discard().await;
+    assert_eq!(format!("{discarded:?}"), format!("{:?}", [Some(&letter)]));
+    assert!(discard().await.is_empty());
     assert_eq!(listed(&store, &all()).await, ["evt_0", "evt_2"]);
 }
 
@@ -209,7 +261,7 @@ pub async fn it_survives_a_crash<H: Harness>() {
     let store = backend.store();
     store.put(vec![waiting(delivery(0), backend.now())]).await;
     let taken = store.take_deliveries(1).await;
-    put_letters(&store, 1).await;
+    put_letters(&store, 0..1).await;
     for taken in taken {
         taken.receipt.ack();
     }

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use carillon::codec;
+use carillon::domain::delivery::DeadReason;
 use carillon::domain::timestamp::UnixMillis;
+use carillon::ports::Parcel;
 
-use crate::harness::{Harness, Limits, decoded, delivery, event_ids, failed, waiting};
+use crate::harness::{
+    Harness, Limits, dead, decoded, delivery, event_ids, failed, redelivered, waiting,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -219,4 +223,69 @@ pub async fn a_call_that_is_given_up_loses_nothing<H: Harness>() {
     let ids: BTreeSet<_> = event_ids(&taken).into_iter().collect();
     assert_eq!(ids.len(), 20);
     store.no_delivery_comes().await;
+}
+
+/// A retry waits while the same delivery is redelivered twice: three come, and what becomes of
+/// one is nothing to the others.
+pub async fn redeliveries_and_a_retry_are_beside_each_other<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let soon = backend.now().after(4 * SECOND);
+    let again = |series| redelivered(delivery(1), series);
+    let due = |series| waiting(again(series), backend.now());
+    store.put(vec![waiting(failed(delivery(1)), soon)]).await;
+    store.put(vec![due(7)]).await;
+    store.put(vec![due(8)]).await;
+    let mut taken = store.take_deliveries(2).await;
+    let mut series: Vec<u64> = decoded(&taken).iter().map(|one| one.series).collect();
+    series.sort_unstable();
+    assert_eq!(series, [7, 8]);
+    let first = decoded(&taken).remove(0);
+    // One is delivered, the other fails and waits on.
+    taken.remove(0).receipt.ack();
+    let other = again(if first.series == 7 { 8 } else { 7 });
+    store.put(vec![waiting(failed(other.clone()), soon)]).await;
+    taken.remove(0).receipt.ack();
+    store.no_delivery_comes().await;
+    backend.pass(5 * SECOND).await;
+    let taken = store.take_deliveries(2).await;
+    let mut came: Vec<(u64, u32)> = decoded(&taken)
+        .iter()
+        .map(|one| (one.series, one.attempts))
+        .collect();
+    came.sort_unstable();
+    assert_eq!(came, [(0, 1), (other.series, 1)]);
+    store.no_delivery_comes().await;
+}
+
+/// The end of the series that the event led to is no end of a redelivery, nor the other way
+/// round.
+pub async fn a_dead_letter_ends_its_own_series_alone<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let now = || backend.now();
+    let dead = |delivery| Parcel::Dead(dead(failed(delivery), DeadReason::Exhausted, now()));
+    let (first, again) = (delivery(1), redelivered(delivery(1), 7));
+    let later = now().after(4 * SECOND);
+    store
+        .put(vec![
+            waiting(first.clone(), now()),
+            waiting(again.clone(), later),
+        ])
+        .await;
+    let mut taken = store.take_deliveries(1).await;
+    store.put(vec![dead(first)]).await;
+    taken.remove(0).receipt.ack();
+    store.no_delivery_comes().await;
+    backend.pass(5 * SECOND).await;
+    let mut taken = store.take_deliveries(1).await;
+    assert_eq!(decoded(&taken)[0].series, 7);
+    let later = now().after(4 * SECOND);
+    store.put(vec![waiting(failed(delivery(1)), later)]).await;
+    store.put(vec![dead(again)]).await;
+    taken.remove(0).receipt.ack();
+    store.no_delivery_comes().await;
+    backend.pass(5 * SECOND).await;
+    let taken = store.take_deliveries(1).await;
+    assert_eq!(decoded(&taken)[0].series, 0);
 }

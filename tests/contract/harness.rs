@@ -193,6 +193,19 @@ pub fn failed(delivery: Delivery) -> Delivery {
     delivery.attempted(UnixMillis(2), last)
 }
 
+/// `delivery` as it is when a person has it sent again from the audit log.
+pub fn redelivered(delivery: Delivery, series: u64) -> Delivery {
+    Delivery {
+        attempts: 0,
+        first_attempt_at: None,
+        last: None,
+        redrives: 1,
+        series,
+        hops: 1,
+        ..delivery
+    }
+}
+
 pub fn waiting(delivery: Delivery, due: UnixMillis) -> Parcel {
     let due = Due::at(due);
     Parcel::Delivery { delivery, due }

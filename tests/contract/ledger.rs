@@ -6,7 +6,9 @@ use carillon::domain::delivery::DeadReason;
 use carillon::domain::id::{LedgerKey, SubscriptionId};
 use carillon::ports::Parcel;
 
-use crate::harness::{Harness, Limits, Store, dead, delivery_to, subscription_id, waiting};
+use crate::harness::{
+    Harness, Limits, Store, dead, delivery_to, redelivered, subscription_id, waiting,
+};
 
 fn key(n: u8) -> LedgerKey {
     LedgerKey([n; 16])
@@ -69,6 +71,21 @@ pub async fn what_is_put_is_recorded_with_it<H: Harness>() {
     assert_eq!(settled(&store, facts.key()).await, expected);
     backend.crash().await;
     assert_eq!(settled(&backend.store(), facts.key()).await, expected);
+}
+
+/// Its event may be under way still: what is left of that is not to be taken for served.
+pub async fn a_redelivery_settles_nothing_of_its_event<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let again = |n| redelivered(delivery_to("acme", 1, n), 7);
+    let given_up = dead(again(2), DeadReason::Gone, backend.now());
+    store
+        .put(vec![
+            waiting(again(1), backend.now()),
+            Parcel::Dead(given_up),
+        ])
+        .await;
+    assert!(settled(&store, again(1).event.key()).await.is_empty());
 }
 
 pub async fn without_a_window_it_remembers_nothing<H: Harness>() {

@@ -16,6 +16,7 @@ pub mod pacing;
 mod problems;
 pub mod quarantine;
 mod records;
+mod redeliver;
 mod restart;
 mod rules;
 mod secrets;

@@ -10,7 +10,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -165,6 +165,54 @@ async fn notices_tell_what_was_given_up_and_disabled() {
     // With nobody listening a notice is no fault: the event settles all the same.
     drop(client);
     carillon.api.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_tells_what_was_discarded() {
+    let hooks = Hooks::answering(|_, _| status(500)).await;
+    let carillon = Dispatcher::with(|config| config.retry.schedule = Some(vec![ms(1)])).await;
+    let api = &carillon.api;
+    let subscribed = api.subscribe(&hooks.url("all"), json!({})).await;
+    api.publish(&json!([event("a"), event("b")])).await;
+    api.settled().await;
+    let client = Client::of(&carillon).await;
+    let mut notices = client.listen("notices", "#").await;
+    let letters = api.items("/v1/dead-letters").await;
+    let id = letters[1]["id"].as_str().unwrap();
+    let path = format!("/v1/dead-letters/{id}");
+    api.delete(&path).await.expect(204);
+    api.delete(&path).await.refused(404, "not_found");
+    let found = next(&mut notices).await;
+    assert_eq!(found.routing_key.as_str(), "delivery.discarded");
+    let notice: Value = serde_json::from_slice(&found.data).unwrap();
+    assert_eq!(notice["type"], "delivery.discarded");
+    assert!(notice["timestamp"].as_str().unwrap().ends_with('Z'));
+    let data = &notice["data"];
+    assert_eq!(data["delivery"], id);
+    assert_eq!(data["subscription"], subscribed.id);
+    assert_eq!(data["tenant"], "acme");
+    assert_eq!(data["event_id"], letters[1]["event_id"]);
+    assert_eq!(data["reason"], "exhausted");
+    let none = tokio::time::timeout(ms(300), notices.next()).await;
+    assert!(none.is_err(), "one alone was discarded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_shows_the_headers_that_came() {
+    let carillon = Dispatcher::start().await;
+    let client = Client::of(&carillon).await;
+    let mut headers = FieldTable::default();
+    headers.insert("x-source".into(), AMQPValue::LongString("scanner".into()));
+    headers.insert("x-try".into(), AMQPValue::LongLongInt(3));
+    headers.insert(
+        "traceparent".into(),
+        AMQPValue::LongString("00-1-2-01".into()),
+    );
+    let properties = BasicProperties::default().with_headers(headers);
+    client.publish("demo.x", b"{", properties).await;
+    let item = carillon.api.items_when("/v1/quarantine", 1).await.remove(0);
+    let expected = json!({ "x-source": "scanner", "x-try": 3, "traceparent": "00-1-2-01" });
+    assert_eq!(item["headers"], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

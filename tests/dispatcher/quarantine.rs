@@ -124,3 +124,55 @@ async fn a_requeued_message_is_judged_again() {
     assert_eq!(event_ids(&hooks.arrived("all", 1).await), ["large"]);
     assert_eq!(api.items("/v1/quarantine").await, [] as [Value; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_put_aside_for_one_reason_are_requeued_together() {
+    let hooks = Hooks::start().await;
+    let setup = subscribed(&hooks.url("all")).await;
+    let large = |n: usize| {
+        let data = json!({ "n": format!("large{n}"), "x": "y".repeat(EVENT_BYTES_MAX) });
+        typed_event(&format!("large{n}"), "demo.happened", &data).to_string()
+    };
+    let mut messages = vec![message("{", None)];
+    messages.extend((0..3).map(|n| message(large(n), None)));
+    put(&setup, messages).await;
+    let carillon = setup.start().await;
+    let api = &carillon.api;
+    api.items_when("/v1/quarantine", 4).await;
+    let path = "/v1/quarantine/requeue";
+    for (document, field) in [
+        (json!({ "reason": "tired" }), "reason"),
+        (json!({ "until": "noon" }), "until"),
+        (json!({ "limit": 0 }), "limit"),
+        (json!({ "reasons": [] }), "reasons"),
+    ] {
+        let answer = api.post(path, &document).await;
+        assert_eq!(answer.refused(422, "invalid_field")["field"], field);
+    }
+    let requeue = async |api: &Api, document: Value| {
+        let answer = api.post(path, &document).await.expect(202);
+        answer["requeued"].as_u64().unwrap()
+    };
+    let old = json!({ "until": "2026-01-01T00:00:00Z" });
+    assert_eq!(requeue(api, old).await, 0);
+    assert_eq!(requeue(api, json!({ "reason": "unroutable" })).await, 0);
+    // What is not understood this time either comes back, and is not taken a second time.
+    assert_eq!(requeue(api, json!({ "reason": "too_large" })).await, 3);
+    let again = api.items_when("/v1/quarantine", 4).await;
+    assert_eq!(again.len(), 4);
+
+    let (mut setup, _) = carillon.stop().await;
+    setup.config.intake.max_event_bytes = 1024 * 1024;
+    let carillon = setup.start().await;
+    let api = &carillon.api;
+    let two = json!({ "reason": "too_large", "limit": 2 });
+    assert_eq!(requeue(api, two).await, 2);
+    hooks.arrived("all", 2).await;
+    assert_eq!(requeue(api, json!({ "reason": "too_large" })).await, 1);
+    let mut ids = event_ids(&hooks.arrived("all", 3).await);
+    ids.sort();
+    assert_eq!(ids, ["large0", "large1", "large2"]);
+    let left = api.items("/v1/quarantine").await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["reason"], "malformed");
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use carillon::adapters::rabbitmq::Rabbit;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{Backend as _, DeadLetterQuery, DeadLetterQueue as _, Outbox as _, Parcel};
+use lapin::types::AMQPValue;
 
 use crate::harness::{
     PATIENCE, Place, dead, delivery, delivery_of, event_of, failed, take_deliveries, tenant,
@@ -78,6 +79,63 @@ async fn many_are_listed_and_some_redriven() {
     assert_eq!(listed(&rabbit, &ALL).await, others);
     let ready = place.plain().await.ready(&place.name("dead-letters")).await;
     assert_eq!(ready as usize, others.len(), "each once");
+}
+
+/// A redrive in steps hands out each letter a few times, however many there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_reads_no_further_than_it_needs() {
+    let place = Place::shared().await;
+    let rabbit = place.open().await;
+    put_letters(&rabbit, 6000).await;
+    let step = DeadLetterQuery { limit: 1000, ..ALL };
+    for _ in 0..3 {
+        assert_eq!(rabbit.count(&step).await.unwrap(), 1000);
+        assert_eq!(rabbit.redrive(&step, UnixMillis(0)).await.unwrap(), 1000);
+    }
+    rabbit.flush().await;
+    let plain = place.plain().await;
+    let (mut times, mut never) = (0, 0);
+    while let Some(letter) = plain.get(&place.name("dead-letters")).await {
+        times = times.max(times_handed_out(&letter));
+        never += u32::from(!letter.redelivered);
+    }
+    assert!(never >= 500, "the last of 3000 are {never}");
+    assert!(times <= 2 * 4, "{times} times");
+}
+
+fn times_handed_out(letter: &lapin::message::Delivery) -> i64 {
+    let headers = letter.properties.headers().as_ref();
+    let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
+    match count {
+        None => 0,
+        Some(AMQPValue::LongLongInt(times)) => *times,
+        Some(AMQPValue::LongInt(times)) => i64::from(*times),
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+/// RabbitMQ itself mixes what is given back together, and puts it behind what was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looking_leaves_each_letter_in_its_place() {
+    let place = Place::shared().await;
+    let rabbit = place.open().await;
+    put_letters(&rabbit, 1300).await;
+    let few = DeadLetterQuery { limit: 70, ..ALL };
+    rabbit.count(&few).await.unwrap();
+    rabbit.list(&few).await.unwrap();
+    rabbit.count(&few).await.unwrap();
+    let of_nobody = DeadLetterQuery {
+        tenant: Some(tenant("nobody")),
+        ..ALL
+    };
+    assert_eq!(rabbit.redrive(&of_nobody, UnixMillis(0)).await.unwrap(), 0);
+    assert_eq!(rabbit.redrive(&few, UnixMillis(0)).await.unwrap(), 70);
+    let plain = place.plain().await;
+    for n in 70..1300 {
+        let letter = plain.wait_for(&place.name("dead-letters")).await;
+        let letter = carillon::codec::delivery::decode(&letter.data.into()).unwrap();
+        assert_eq!(letter.event.id.as_str(), format!("evt_{n}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -118,6 +118,7 @@ pub fn attempt(n: u32, event: u32, number: u32) -> Arc<Attempt> {
     Arc::new(Attempt {
         delivery: DeliveryId::derive(&tenant, &event, &id(n)),
         number,
+        redrives: 0,
         subscription: id(n),
         tenant,
         event,

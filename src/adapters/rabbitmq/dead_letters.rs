@@ -1,16 +1,16 @@
 //! [`DeadLetterQueue`]: listing, sending again and discarding, by reading through the queue.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 
 use super::Rabbit;
-use super::message::{Outgoing, dead_letter};
-use super::reader::Reader;
+use super::message::dead_letter;
+use super::reader::{PAGE_MAX, Reader};
+use crate::codec;
 use crate::domain::delivery::DeadLetter;
 use crate::domain::id::DeliveryId;
+use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
-use crate::ports::{DeadLetterQuery, DeadLetterQueue, StoreError};
+use crate::ports::{DeadLetterQuery, DeadLetterQueue, Outbox as _, Parcel, StoreError};
 
 /// How many are sent again before they are taken out of the queue together.
 const CHUNK: usize = 500;
@@ -21,9 +21,9 @@ type Age = (UnixMillis, String);
 #[async_trait]
 impl DeadLetterQueue for Rabbit {
     async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
+        let mut search = Search::begin(self, query).await?;
         let mut found: Vec<DeadLetter> = Vec::new();
-        while let Some((_, letter)) = next_match(&mut reader, query).await? {
+        while let Some((_, letter)) = search.next(usize::MAX).await? {
             found.push(letter);
             // All are looked at: they stand in the order in which they came, which need not
             // be that of their age. No more are kept than twice what is asked for.
@@ -31,114 +31,139 @@ impl DeadLetterQueue for Rabbit {
                 oldest(&mut found, query.limit);
             }
         }
-        reader.end().await?;
+        search.reader.end().await?;
         oldest(&mut found, query.limit);
         Ok(found)
     }
 
-    async fn redrive(&self, query: &DeadLetterQuery, _now: UnixMillis) -> Result<u64, StoreError> {
-        let youngest = self.youngest_of_oldest(query).await?;
-        let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
+    async fn redrive(&self, query: &DeadLetterQuery, now: UnixMillis) -> Result<u64, StoreError> {
+        let mut search = Search::begin(self, query).await?;
         let mut redriven = 0;
-        let mut chunk = Vec::with_capacity(CHUNK);
-        while let Some((tag, letter)) = next_match(&mut reader, query).await? {
-            if youngest
-                .as_ref()
-                .is_some_and(|youngest| age(&letter) > *youngest)
+        while redriven < query.limit {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            while chunk.len() < CHUNK
+                && let wanted = query.limit - redriven - chunk.len()
+                && wanted > 0
+                && let Some(found) = search.next(wanted).await?
             {
-                continue;
+                chunk.push(found);
             }
-            chunk.push((tag, letter));
-            if chunk.len() == CHUNK {
-                redriven += self.send_again(&mut reader, &mut chunk).await?;
+            if chunk.is_empty() {
+                break;
             }
+            let before = redriven;
+            redriven += chunk.len();
+            self.send_again(&mut search.reader, chunk, before, now)
+                .await?;
         }
-        redriven += self.send_again(&mut reader, &mut chunk).await?;
-        reader.end().await?;
-        Ok(redriven)
+        search.reader.end().await?;
+        Ok(redriven as u64)
     }
 
     async fn count(&self, query: &DeadLetterQuery) -> Result<u64, StoreError> {
-        let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
+        let mut search = Search::begin(self, query).await?;
         let mut count = 0;
-        while count < query.limit as u64 && next_match(&mut reader, query).await?.is_some() {
+        while count < query.limit && search.next(query.limit - count).await?.is_some() {
             count += 1;
         }
-        reader.end().await?;
-        Ok(count)
+        search.reader.keep_order(PAGE_MAX).await?;
+        search.reader.end().await?;
+        Ok(count as u64)
     }
 
-    async fn discard(&self, id: &DeliveryId) -> Result<bool, StoreError> {
+    async fn discard(
+        &self,
+        id: &DeliveryId,
+        now: UnixMillis,
+    ) -> Result<Vec<Option<DeadLetter>>, StoreError> {
         let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
         let mut tags = Vec::new();
-        while let Some(found) = reader.next().await? {
+        let mut letters = Vec::new();
+        while let Some(found) = reader.next(PAGE_MAX).await? {
             let tag = found.delivery_tag;
-            let is_it = match found.properties.message_id() {
-                Some(named) => named.as_str() == id.as_str(),
-                None => dead_letter(found).is_ok_and(|letter| letter.delivery.id == *id),
-            };
-            if is_it {
+            let named = found.properties.message_id().clone();
+            if named
+                .as_ref()
+                .is_some_and(|named| named.as_str() != id.as_str())
+            {
+                continue;
+            }
+            let letter = dead_letter(found).ok();
+            let is_it = |letter: &DeadLetter| letter.delivery.id == *id;
+            if named.is_some() || letter.as_ref().is_some_and(is_it) {
                 tags.push(tag);
+                letters.push(letter);
             }
         }
-        reader.settle(&tags).await?;
+        if !letters.is_empty() {
+            let notice = |letter: &Option<_>| codec::notice::discarded(id, letter.as_ref(), now);
+            let told = letters.iter().map(notice).map(Parcel::Notice);
+            self.put(told.collect()).await?;
+            reader.settle(&tags).await?;
+        }
         reader.end().await?;
-        Ok(!tags.is_empty())
+        Ok(letters)
     }
 }
 
 impl Rabbit {
-    /// Makes the letters of a chunk due, then takes them out; says how many they were.
+    /// Puts the letters of a chunk as any that are due or wait, then takes them out; `number` is
+    /// how many of the same redrive went before.
     ///
     /// A crash in between leaves both; the second to be delivered is known by the ledger.
     async fn send_again(
         &self,
         reader: &mut Reader<'_>,
-        chunk: &mut Vec<(u64, DeadLetter)>,
-    ) -> Result<u64, StoreError> {
-        let (tags, letters): (Vec<u64>, Vec<DeadLetter>) = chunk.drain(..).unzip();
-        let again = letters.into_iter();
-        let again = again.map(|letter| Outgoing::redriven(letter, &self.names));
-        self.publish(again.collect()).await?;
-        reader.settle(&tags).await?;
-        Ok(tags.len() as u64)
-    }
-
-    /// The age up to which letters are among the oldest that match; `None` when all are.
-    async fn youngest_of_oldest(&self, query: &DeadLetterQuery) -> Result<Option<Age>, StoreError> {
-        let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
-        let mut oldest = BTreeSet::new();
-        let mut too_many = false;
-        if reader.left() > query.limit as u64 {
-            while let Some((_, letter)) = next_match(&mut reader, query).await? {
-                oldest.insert(age(&letter));
-                if oldest.len() > query.limit {
-                    too_many = true;
-                    oldest.pop_last();
-                }
-            }
-        }
-        reader.end().await?;
-        let nobody = || (UnixMillis(i64::MIN), String::new());
-        Ok(too_many.then(|| oldest.pop_last().unwrap_or_else(nobody)))
+        chunk: Vec<(u64, DeadLetter)>,
+        number: usize,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let (tags, letters): (Vec<u64>, Vec<DeadLetter>) = chunk.into_iter().unzip();
+        let again = (number as u64..).zip(letters);
+        let again = again.map(|(n, letter)| Parcel::Delivery {
+            delivery: letter.delivery.redriven(),
+            due: Due::of_redriven(now, n),
+        });
+        self.put(again.collect()).await?;
+        reader.settle(&tags).await
     }
 }
 
-/// The next letter that matches, whatever the query's limit, with its tag.
-async fn next_match(
-    reader: &mut Reader<'_>,
-    query: &DeadLetterQuery,
-) -> Result<Option<(u64, DeadLetter)>, StoreError> {
-    while let Some(found) = reader.next().await? {
-        let tag = found.delivery_tag;
-        match dead_letter(found) {
-            Ok(letter) if matches(query, &letter) => return Ok(Some((tag, letter))),
-            Ok(_) => {}
-            // It stays where it is; the broker's own tools can take it out.
-            Err(error) => tracing::warn!(error, "a message among the dead letters is none"),
+/// Reads through the letters for those that match, whatever the query's limit.
+struct Search<'a> {
+    reader: Reader<'a>,
+    query: &'a DeadLetterQuery,
+    /// Whether all that were looked at match.
+    all_match: bool,
+}
+
+impl<'a> Search<'a> {
+    async fn begin(rabbit: &'a Rabbit, query: &'a DeadLetterQuery) -> Result<Self, StoreError> {
+        Ok(Self {
+            reader: Reader::begin(rabbit, &rabbit.names.dead_letters).await?,
+            query,
+            all_match: true,
+        })
+    }
+
+    /// The next letter, with its tag, when so many are wanted. As long as all match, no other
+    /// is taken: that keeps their order, and costs no more than it has to.
+    async fn next(&mut self, wanted: usize) -> Result<Option<(u64, DeadLetter)>, StoreError> {
+        loop {
+            let ahead = if self.all_match { wanted } else { PAGE_MAX };
+            let Some(found) = self.reader.next(ahead).await? else {
+                return Ok(None);
+            };
+            let tag = found.delivery_tag;
+            match dead_letter(found) {
+                Ok(letter) if matches(self.query, &letter) => return Ok(Some((tag, letter))),
+                Ok(_) => {}
+                // It stays where it is; the broker's own tools can take it out.
+                Err(error) => tracing::warn!(error, "a message among the dead letters is none"),
+            }
+            self.all_match = false;
         }
     }
-    Ok(None)
 }
 
 fn matches(query: &DeadLetterQuery, letter: &DeadLetter) -> bool {

@@ -24,7 +24,7 @@ use crate::codec;
 use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 
 /// RabbitMQ hands a consumer of a quorum queue at most so many at a time.
-pub(super) const PREFETCH_MAX: u16 = 2000;
+const PREFETCH_MAX: u16 = 2000;
 /// A consumer that lived so long worked: the next begins soon.
 const WORKED: Duration = Duration::from_secs(10);
 

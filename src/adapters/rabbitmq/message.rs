@@ -175,11 +175,6 @@ impl Outgoing {
         self
     }
 
-    /// A delivery that was given up, due again at once.
-    pub(super) fn redriven(letter: DeadLetter, names: &Names) -> Self {
-        Self::delivery(&letter.delivery.redriven(), &names.deliveries)
-    }
-
     /// What came out of the quarantine, to be taken again as what it was.
     pub(super) fn requeued(found: lapin::message::Delivery, names: &Names) -> Self {
         let is_delivery = type_of(&found.properties) == Some(DELIVERY_TYPE);
@@ -250,39 +245,41 @@ pub(super) fn dead_letter(found: lapin::message::Delivery) -> Result<DeadLetter,
 /// What stands in the quarantine: put there by Carillon, or by RabbitMQ because no queue
 /// wanted it or nobody settled it.
 pub(super) fn quarantined(found: lapin::message::Delivery) -> Quarantined {
-    let properties = &found.properties;
+    let (fault, at) = (fault_of(&found.properties), put_aside_at(&found.properties));
+    let mut message = event(found);
+    message.headers.retain(|(name, _)| !name.starts_with(OWN));
+    message.again = false;
+    Quarantined { message, fault, at }
+}
+
+/// Why something stands in the quarantine.
+pub(super) fn fault_of(properties: &BasicProperties) -> EventFault {
     let header = |name: &str| header(properties, name);
     let reason = header(REASON).and_then(|code| FaultReason::from_code(&code));
-    let by_broker = || match has_died(properties) {
-        true => EventFault::whole(
-            FaultReason::DeliveryLimit,
-            "it was handed out again and again, and never settled: look for crashes around \
-             the time it came, then requeue it",
-        ),
-        false => EventFault::whole(
-            FaultReason::Unroutable,
-            "no queue was bound for it when it was published: requeue it",
-        ),
-    };
-    let fault = match reason {
-        None => by_broker(),
+    match reason {
         Some(reason) => EventFault {
             reason,
             field: header(FIELD),
             sentence: header(ERROR).unwrap_or_default(),
         },
-    };
-    let at = header(QUARANTINED_AT).and_then(|at| UnixMillis::parse_rfc3339(&at));
-    let published = properties.timestamp().map(from_seconds);
-    let died = died_at(properties);
-    let mut message = event(found);
-    message.headers.retain(|(name, _)| !name.starts_with(OWN));
-    message.again = false;
-    Quarantined {
-        at: at.or(died).or(published).unwrap_or(UnixMillis(0)),
-        message,
-        fault,
+        None if has_died(properties) => EventFault::whole(
+            FaultReason::DeliveryLimit,
+            "it was handed out again and again, and never settled: look for crashes around \
+             the time it came, then requeue it",
+        ),
+        None => EventFault::whole(
+            FaultReason::Unroutable,
+            "no queue was bound for it when it was published: requeue it",
+        ),
     }
+}
+
+/// Since when something stands in the quarantine, as far as is known.
+pub(super) fn put_aside_at(properties: &BasicProperties) -> UnixMillis {
+    let at = header(properties, QUARANTINED_AT).and_then(|at| UnixMillis::parse_rfc3339(&at));
+    let published = || properties.timestamp().map(from_seconds);
+    let known = at.or_else(|| died_at(properties)).or_else(published);
+    known.unwrap_or(UnixMillis(0))
 }
 
 /// The name of a message in quarantine: its message id, or else a digest of it.

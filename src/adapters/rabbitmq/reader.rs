@@ -1,15 +1,15 @@
 //! Reading through a queue that has no index: the dead letters and the quarantine.
 //!
-//! A reader takes messages without settling them, settles those it is asked to, and gives
-//! all others back: to the front, in their place when one consumer could hold them. Only one
-//! reads at a time, or each would see a part: in the process by a lock, among processes by
-//! the queue's count of consumers.
+//! A reader takes messages without settling them, settles those it is asked to, and gives all
+//! others back in their order. It takes no more than it is told are wanted, as what goes back
+//! stands behind whatever else was given back before. Only one reads at a time, or each would
+//! see a part: in the process by a lock, among processes by the queue's count of consumers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::SelectAll;
+use futures_util::future::try_join_all;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
@@ -18,10 +18,18 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 
-use super::inbox::PREFETCH_MAX;
 use super::{Rabbit, size, unavailable};
 use crate::ports::StoreError;
 
+/// Most messages taken at once, which is what of them is in memory.
+pub(super) const PAGE_MAX: usize = 512;
+/// So many are given back at once: RabbitMQ 3.10 mixes the order of more.
+const BACK_GROUP: usize = 32;
+/// So many are given back before they are seen to be there: RabbitMQ holds back what is more,
+/// and then gives it back at once.
+const BACK_MAX: usize = 16 * BACK_GROUP;
+/// How long that may take, before the order is given up.
+const BACK_PATIENCE: Duration = Duration::from_millis(500);
 /// How long another may read before this one gives up.
 const TURN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long RabbitMQ may take to hand out a message that is there.
@@ -35,19 +43,35 @@ const BACK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Reader<'a> {
     reading: Reading,
     queue: ShortString,
-    /// Taken and not settled.
-    held: BTreeSet<u64>,
+    /// Taken, and not asked for yet.
+    page: VecDeque<Delivery>,
+    /// Taken and not settled; each with the number of its consumer.
+    held: BTreeMap<u64, usize>,
+    /// How many consumers there were.
+    begun: usize,
     /// Not taken yet, of those that were there at the beginning.
     left: u64,
+    /// Whether the last that was taken had been given back before.
+    is_among_returned: bool,
+    first: First,
     _turn: MutexGuard<'a, ()>,
 }
 
-/// A channel that is closed when it is dropped, and its consumers after it. The client ends
-/// these first: until the channel is closed what they hold is neither in the queue nor seen to
+/// The first message. It stays unsettled until the end, so that its consumer goes on, gets no
+/// other, and tells that somebody reads.
+enum First {
+    NotTaken,
+    Held(u64),
+    /// To be taken out at the end.
+    Settled(u64),
+}
+
+/// A channel that is closed when it is dropped, and its consumer after it. The client ends
+/// this first: until the channel is closed what it holds is neither in the queue nor seen to
 /// be held. One that was about to begin it would leave behind for good.
 struct Reading {
     channel: Channel,
-    consumers: SelectAll<Consumer>,
+    consumers: Vec<Consumer>,
 }
 
 impl Drop for Reading {
@@ -80,14 +104,18 @@ impl<'a> Reader<'a> {
         loop {
             let mut reading = Reading {
                 channel: rabbit.channel().await?,
-                consumers: SelectAll::new(),
+                consumers: Vec::new(),
             };
             if let Some(left) = alone(&mut reading, queue).await? {
                 return Ok(Reader {
                     reading,
                     queue: queue.clone(),
-                    held: BTreeSet::new(),
+                    page: VecDeque::new(),
+                    held: BTreeMap::new(),
+                    begun: 1,
                     left,
+                    is_among_returned: false,
+                    first: First::NotTaken,
                     _turn: turn,
                 });
             }
@@ -103,73 +131,104 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many messages are still to be looked at.
-    pub(super) fn left(&self) -> u64 {
-        self.left
-    }
-
-    /// The next message in the queue's order; `None` after the last.
-    pub(super) async fn next(&mut self) -> Result<Option<Delivery>, StoreError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        // Each consumer is handed only so many until some are settled.
-        let Reading { channel, consumers } = &mut self.reading;
-        if self.held.len() >= consumers.len() * usize::from(PREFETCH_MAX) {
-            consumers.push(consume(channel, &self.queue).await?);
-        }
-        let until = tokio::time::Instant::now() + SLOW;
-        loop {
-            match tokio::time::timeout(NEXT_TIMEOUT, consumers.next()).await {
-                Err(_) if size(channel, &self.queue).await?.0 == 0 => {
-                    // Someone else took the rest before it was counted.
-                    return Ok(None);
+    /// The next message in the queue's order, `None` after the last. `wanted` says how many are:
+    /// no more are taken, as far as that is known.
+    pub(super) async fn next(&mut self, wanted: usize) -> Result<Option<Delivery>, StoreError> {
+        if self.page.is_empty() && self.left > 0 {
+            if matches!(self.first, First::NotTaken) {
+                self.take(1).await?;
+                if let Some(found) = self.page.front() {
+                    self.first = First::Held(found.delivery_tag);
                 }
-                Err(_) if tokio::time::Instant::now() < until => {}
-                Err(_) => return Err(unavailable(format!("nothing came for {SLOW:?}"))),
-                Ok(None) => return Err(unavailable("reading was cut off")),
-                Ok(Some(found)) => {
-                    let found = found.map_err(unavailable)?;
-                    self.left -= 1;
-                    self.held.insert(found.delivery_tag);
-                    return Ok(Some(found));
-                }
+            } else {
+                self.take_page(wanted).await?;
             }
         }
+        Ok(self.page.pop_front())
     }
 
-    /// Takes messages out of the queue.
-    pub(super) async fn settle(&mut self, tags: &[u64]) -> Result<(), StoreError> {
-        for tag in tags {
-            self.held.remove(tag);
-            let alone = BasicAckOptions { multiple: false };
-            self.reading
-                .channel
-                .basic_ack(*tag, alone)
-                .await
-                .map_err(unavailable)?;
+    /// Takes some more, by a consumer that is handed so many and no others.
+    async fn take_page(&mut self, wanted: usize) -> Result<(), StoreError> {
+        let count = wanted.clamp(1, PAGE_MAX);
+        let count = count.min(usize::try_from(self.left).unwrap_or(PAGE_MAX));
+        let Reading { channel, consumers } = &mut self.reading;
+        consumers.push(consume(channel, &self.queue, count).await?);
+        self.begun += 1;
+        self.take(count).await?;
+        if let Some(consumer) = self.reading.consumers.pop() {
+            self.reading.cancel(&consumer).await?;
         }
         Ok(())
+    }
+
+    /// Takes so many from the last consumer, or what there is.
+    async fn take(&mut self, count: usize) -> Result<(), StoreError> {
+        let Reading { channel, consumers } = &mut self.reading;
+        let Some(consumer) = consumers.last_mut() else {
+            return Ok(());
+        };
+        let mut until = tokio::time::Instant::now() + SLOW;
+        for _ in 0..count {
+            let found = loop {
+                match tokio::time::timeout(NEXT_TIMEOUT, consumer.next()).await {
+                    Err(_) if size(channel, &self.queue).await?.0 == 0 => {
+                        // Someone else took the rest before it was counted.
+                        self.left = 0;
+                        return Ok(());
+                    }
+                    Err(_) if tokio::time::Instant::now() < until => {}
+                    Err(_) => return Err(unavailable(format!("nothing came for {SLOW:?}"))),
+                    Ok(None) => return Err(unavailable("reading was cut off")),
+                    Ok(Some(found)) => break found.map_err(unavailable)?,
+                }
+            };
+            until = tokio::time::Instant::now() + SLOW;
+            self.left -= 1;
+            self.held.insert(found.delivery_tag, self.begun);
+            self.is_among_returned = found.redelivered;
+            self.page.push_back(found);
+        }
+        Ok(())
+    }
+
+    /// Has the order last: takes all that was given back before, so many at a time, or what
+    /// goes back now would stand behind it.
+    pub(super) async fn keep_order(&mut self, page: usize) -> Result<(), StoreError> {
+        self.page.clear();
+        while self.is_among_returned && self.left > 0 {
+            self.take_page(page).await?;
+            self.page.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes messages out of the queue; the first of it at the end.
+    pub(super) async fn settle(&mut self, tags: &[u64]) -> Result<(), StoreError> {
+        let mut now = Vec::with_capacity(tags.len());
+        for tag in tags {
+            self.held.remove(tag);
+            match self.first {
+                First::Held(first) if first == *tag => self.first = First::Settled(first),
+                _ => now.push(self.reading.ack(*tag)),
+            }
+        }
+        try_join_all(now).await.map(drop)
     }
 
     /// Gives back all that was not settled, and waits until it is there for the next reader.
     ///
     /// A channel that settles many messages holds some of it back for a moment, and forgets
-    /// them when it is closed. So the consumers end first: RabbitMQ counts a consumer until
+    /// them when it is closed. So the consumer ends first: RabbitMQ counts a consumer until
     /// all that it was handed is settled or given back.
-    pub(super) async fn end(self) -> Result<(), StoreError> {
-        let Reading { channel, consumers } = &self.reading;
-        for consumer in consumers.iter() {
-            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            cancelled.await.map_err(unavailable)?;
+    pub(super) async fn end(mut self) -> Result<(), StoreError> {
+        while let Some(consumer) = self.reading.consumers.pop() {
+            self.reading.cancel(&consumer).await?;
         }
-        let all = BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        };
-        if self.left > 0 || !self.held.is_empty() {
-            channel.basic_nack(0, all).await.map_err(unavailable)?;
+        if let First::Settled(first) = self.first {
+            self.reading.ack(first).await?;
         }
+        self.give_back().await?;
+        let channel = &self.reading.channel;
         let back = async {
             while size(channel, &self.queue).await?.1 > 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -181,6 +240,57 @@ impl<'a> Reader<'a> {
         let _ = channel.close(200, "done".into()).await;
         returned.unwrap_or(Ok(()))
     }
+
+    /// Gives back what is held, in its order.
+    async fn give_back(&self) -> Result<(), StoreError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let channel = &self.reading.channel;
+        let all_before = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
+        let held: Vec<(u64, usize)> = self.held.iter().map(|(tag, of)| (*tag, *of)).collect();
+        let mut ready = size(channel, &self.queue).await?.0;
+        for some in held.chunks(BACK_MAX) {
+            // What two consumers had would not come back in the order of both.
+            let of_one = some.chunk_by(|one, next| one.1 == next.1);
+            for group in of_one.flat_map(|of_one| of_one.chunks(BACK_GROUP)) {
+                if let Some((last, _)) = group.last() {
+                    let back = channel.basic_nack(*last, all_before);
+                    back.await.map_err(unavailable)?;
+                }
+            }
+            ready += some.len() as u64;
+            let back = async {
+                while size(channel, &self.queue).await?.0 < ready {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Ok(())
+            };
+            // Out of its order at worst.
+            let seen = tokio::time::timeout(BACK_PATIENCE, back).await;
+            seen.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    /// Nothing more is handed to `consumer`; what was stays held. No answer is waited for: what
+    /// is settled or given back after this is so on RabbitMQ's side too.
+    async fn cancel(&self, consumer: &Consumer) -> Result<(), StoreError> {
+        let options = BasicCancelOptions { nowait: true };
+        let cancelled = self.channel.basic_cancel(consumer.tag(), options).await;
+        cancelled.map_err(unavailable)
+    }
+
+    async fn ack(&self, tag: u64) -> Result<(), StoreError> {
+        let alone = BasicAckOptions { multiple: false };
+        let acked = self.channel.basic_ack(tag, alone).await;
+        acked.map_err(unavailable)
+    }
 }
 
 /// Begins to consume unless another does; how many messages there are.
@@ -191,10 +301,7 @@ async fn alone(reading: &mut Reading, queue: &ShortString) -> Result<Option<u64>
         return Ok(None);
     }
     if messages > 0 {
-        let each = BasicQosOptions { global: false };
-        let limited = channel.basic_qos(PREFETCH_MAX, each).await;
-        limited.map_err(unavailable)?;
-        consumers.push(consume(channel, queue).await?);
+        consumers.push(consume(channel, queue, 1).await?);
         if size(channel, queue).await?.1 > 1 {
             return Ok(None);
         }
@@ -202,7 +309,16 @@ async fn alone(reading: &mut Reading, queue: &ShortString) -> Result<Option<u64>
     Ok(Some(messages))
 }
 
-async fn consume(channel: &Channel, queue: &ShortString) -> Result<Consumer, StoreError> {
+/// A consumer that is handed `count` messages, and more only when some are settled.
+async fn consume(
+    channel: &Channel,
+    queue: &ShortString,
+    count: usize,
+) -> Result<Consumer, StoreError> {
+    let each = BasicQosOptions { global: false };
+    let count = u16::try_from(count).unwrap_or(u16::MAX);
+    let limited = channel.basic_qos(count, each).await;
+    limited.map_err(unavailable)?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let tag = ShortString::default();
     let consumer = channel

@@ -2,21 +2,24 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::Sqlite;
 use super::events::count;
-use super::outbox::insert_delivery;
+use super::outbox::{insert_delivery, row_name};
 use super::readers::Conditions;
 use super::writer::Tx;
 use crate::codec;
 use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::DeliveryId;
+use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{DeadLetterQuery, DeadLetterQueue, StoreError};
 
 /// The most that are sent again in one transaction, so that others get their turn.
 const REDRIVE_CHUNK: usize = 500;
+
+const COLUMNS: &str = "seq, id, reason, dead_ms, envelope";
 
 /// A row as it is read.
 struct Raw {
@@ -30,6 +33,8 @@ struct Raw {
 /// How far a redrive is: those after this place are still to be looked at.
 #[derive(Clone, Copy)]
 struct Sweep {
+    began: UnixMillis,
+    redriven: usize,
     after: (i64, i64),
     /// Given up after the redrive began: not meant.
     last_seq: i64,
@@ -57,22 +62,23 @@ impl DeadLetterQueue for Sqlite {
     async fn redrive(&self, query: &DeadLetterQuery, now: UnixMillis) -> Result<u64, StoreError> {
         let last_seq = self.queue.write(|tx| Ok(Ok(tx.numbers.last_dead_letter())));
         let mut sweep = Sweep {
+            began: now,
+            redriven: 0,
             after: (i64::MIN, 0),
             last_seq: last_seq.await?,
         };
-        let mut redriven = 0;
-        while redriven < query.limit {
-            let chunk = (query.limit - redriven).min(REDRIVE_CHUNK);
+        while sweep.redriven < query.limit {
+            let chunk = (query.limit - sweep.redriven).min(REDRIVE_CHUNK);
             let query = query.clone();
-            let some = move |tx: &mut Tx<'_>| redrive_some(tx, &query, sweep, chunk, now).map(Ok);
+            let some = move |tx: &mut Tx<'_>| redrive_some(tx, &query, sweep, chunk).map(Ok);
             let step = self.queue.write(some).await?;
-            redriven += step.moved;
+            sweep.redriven += step.moved;
             match step.go_on_after {
                 Some(after) => sweep.after = after,
                 None => break,
             }
         }
-        Ok(redriven as u64)
+        Ok(sweep.redriven as u64)
     }
 
     async fn count(&self, query: &DeadLetterQuery) -> Result<u64, StoreError> {
@@ -91,9 +97,20 @@ impl DeadLetterQueue for Sqlite {
         self.readers.read(look).await
     }
 
-    async fn discard(&self, id: &DeliveryId) -> Result<bool, StoreError> {
+    /// At most one; nobody listens to a file's notices.
+    async fn discard(
+        &self,
+        id: &DeliveryId,
+        _now: UnixMillis,
+    ) -> Result<Vec<Option<DeadLetter>>, StoreError> {
         let id = id.clone();
-        let discard = move |tx: &mut Tx<'_>| Ok(Ok(delete(tx, id.as_str())? > 0));
+        let discard = move |tx: &mut Tx<'_>| {
+            let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?");
+            let mut query = tx.conn.prepare_cached(&sql)?;
+            let found = query.query_row([id.as_str()], raw).optional()?;
+            delete(tx, id.as_str())?;
+            Ok(Ok(found.map(|row| row.decode().ok()).into_iter().collect()))
+        };
         self.queue.write(discard).await
     }
 }
@@ -144,7 +161,6 @@ fn redrive_some(
     query: &DeadLetterQuery,
     sweep: Sweep,
     chunk: usize,
-    now: UnixMillis,
 ) -> rusqlite::Result<Step> {
     let (from, mut conditions) = matching(query);
     let (dead_ms, seq) = sweep.after;
@@ -163,8 +179,10 @@ fn redrive_some(
             Ok(letter) => {
                 let delivery = letter.delivery.redriven();
                 let envelope = codec::delivery::encode(&delivery);
+                let number = (sweep.redriven + step.moved) as u64;
+                let due = Due::of_redriven(sweep.began, number).at;
                 delete(tx, delivery.id.as_str())?;
-                insert_delivery(tx, &delivery.id, now, &envelope)?;
+                insert_delivery(tx, &row_name(&delivery), due, &envelope)?;
                 step.moved += 1;
             }
             Err(error) => tracing::warn!(%error, "a dead letter cannot be sent again"),
@@ -208,20 +226,21 @@ fn raw_rows(
     limit: i64,
 ) -> rusqlite::Result<Vec<Raw>> {
     let sql = format!(
-        "SELECT seq, id, reason, dead_ms, envelope {from} {} ORDER BY dead_ms, seq LIMIT {limit}",
+        "SELECT {COLUMNS} {from} {} ORDER BY dead_ms, seq LIMIT {limit}",
         conditions.clause()
     );
-    let read = |row: &Row<'_>| {
-        Ok(Raw {
-            seq: row.get(0)?,
-            id: row.get(1)?,
-            reason: row.get(2)?,
-            dead_at: UnixMillis(row.get(3)?),
-            envelope: Bytes::from(row.get::<_, Vec<u8>>(4)?),
-        })
-    };
     let mut query = conn.prepare_cached(&sql)?;
-    query.query_map(&conditions.values()[..], read)?.collect()
+    query.query_map(&conditions.values()[..], raw)?.collect()
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    Ok(Raw {
+        seq: row.get(0)?,
+        id: row.get(1)?,
+        reason: row.get(2)?,
+        dead_at: UnixMillis(row.get(3)?),
+        envelope: Bytes::from(row.get::<_, Vec<u8>>(4)?),
+    })
 }
 
 impl Raw {

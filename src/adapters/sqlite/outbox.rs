@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use super::Sqlite;
 use super::writer::Tx;
 use crate::codec;
-use crate::domain::delivery::DeadLetter;
-use crate::domain::id::{DeliveryId, LedgerKey, SubscriptionId};
+use crate::domain::delivery::{DeadLetter, Delivery};
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{EventMessage, Outbox, Parcel, Quarantined, StoreError};
 
@@ -32,14 +32,15 @@ impl Outbox for Sqlite {
 enum Row {
     Event(EventMessage),
     Delivery {
-        id: DeliveryId,
-        settles: (LedgerKey, SubscriptionId),
+        name: String,
+        settles: Option<(LedgerKey, SubscriptionId)>,
         due: UnixMillis,
         envelope: Vec<u8>,
     },
     Dead {
+        name: String,
         letter: Box<DeadLetter>,
-        settles: (LedgerKey, SubscriptionId),
+        settles: Option<(LedgerKey, SubscriptionId)>,
         envelope: Vec<u8>,
     },
     Quarantine(Quarantined),
@@ -53,16 +54,14 @@ impl Row {
             Parcel::Event(message) | Parcel::Published { message, .. } => Self::Event(message),
             Parcel::Notice(_) => Self::Nothing,
             Parcel::Delivery { delivery, due } => Self::Delivery {
-                settles: (delivery.event.key(), delivery.subscription.clone()),
+                name: row_name(&delivery),
+                settles: settles(&delivery),
                 due: due.at,
                 envelope: codec::delivery::encode(&delivery),
-                id: delivery.id,
             },
             Parcel::Dead(letter) => Self::Dead {
-                settles: (
-                    letter.delivery.event.key(),
-                    letter.delivery.subscription.clone(),
-                ),
+                name: row_name(&letter.delivery),
+                settles: settles(&letter.delivery),
                 envelope: codec::delivery::encode(&letter.delivery),
                 letter: Box::new(letter),
             },
@@ -74,28 +73,53 @@ impl Row {
         match self {
             Self::Event(message) => insert_event(tx, message),
             Self::Delivery {
-                id,
+                name,
                 settles,
                 due,
                 envelope,
             } => {
-                tx.settles(settles.0, &settles.1);
-                insert_delivery(tx, id, *due, envelope)
+                settle(tx, settles.as_ref());
+                insert_delivery(tx, name, *due, envelope)
             }
             Self::Dead {
+                name,
                 letter,
                 settles,
                 envelope,
             } => {
-                tx.settles(settles.0, &settles.1);
+                settle(tx, settles.as_ref());
                 // It waits no longer, also when a crash swallows the acknowledgement.
-                let waiting = remove_delivery(tx, &letter.delivery.id)?;
+                let waiting = remove_delivery(tx, name)?;
                 tx.effects.remove_deliveries(waiting);
                 super::dead_letters::insert(tx, letter, envelope)
             }
             Self::Quarantine(quarantined) => super::quarantine::insert(tx, quarantined),
             Self::Nothing => Ok(()),
         }
+    }
+}
+
+/// What the row of a delivery is called: one that is put again replaces the one before it.
+/// A redelivery has a row beside it, or a retry that is put would swallow what somebody was
+/// promised, and it a retry.
+pub(super) fn row_name(delivery: &Delivery) -> String {
+    let id = delivery.id.as_str();
+    match delivery.is_redelivery() {
+        // No id has a plus.
+        true => format!("{id}+{:016x}", delivery.series),
+        false => id.to_owned(),
+    }
+}
+
+/// What is not to come of the event again. Of a redelivery's there is nothing.
+fn settles(delivery: &Delivery) -> Option<(LedgerKey, SubscriptionId)> {
+    let settles = (delivery.event.key(), delivery.subscription.clone());
+    Some(settles).filter(|_| !delivery.is_redelivery())
+}
+
+fn settle(tx: &mut Tx<'_>, settles: Option<&(LedgerKey, SubscriptionId)>) {
+    if let Some((key, subscription)) = settles {
+        tx.settles(*key, subscription);
     }
 }
 
@@ -125,26 +149,26 @@ pub(super) fn insert_event(tx: &mut Tx<'_>, message: &EventMessage) -> rusqlite:
     Ok(())
 }
 
-/// Has a delivery wait until `due`, instead of the row that waits for it already.
+/// Has a delivery wait until `due`, instead of the row of that name that waits already.
 pub(super) fn insert_delivery(
     tx: &mut Tx<'_>,
-    id: &DeliveryId,
+    name: &str,
     due: UnixMillis,
     envelope: &[u8],
 ) -> rusqlite::Result<()> {
-    let replaced = remove_delivery(tx, id)?;
+    let replaced = remove_delivery(tx, name)?;
     let seq = tx.numbers.next_delivery();
     tx.conn
         .prepare_cached("INSERT INTO deliveries (seq, id, due_ms, envelope) VALUES (?, ?, ?, ?)")?
-        .execute(params![seq, id.as_str(), due.0, envelope])?;
+        .execute(params![seq, name, due.0, envelope])?;
     tx.effects.put_delivery((due.0, seq), replaced);
     Ok(())
 }
 
-fn remove_delivery(tx: &Tx<'_>, id: &DeliveryId) -> rusqlite::Result<usize> {
+fn remove_delivery(tx: &Tx<'_>, name: &str) -> rusqlite::Result<usize> {
     tx.conn
         .prepare_cached("DELETE FROM deliveries WHERE id = ?")?
-        .execute([id.as_str()])
+        .execute([name])
 }
 
 /// What makes two continuations the same; `None` for a whole event.

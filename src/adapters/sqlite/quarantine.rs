@@ -7,14 +7,17 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::Sqlite;
 use super::events::count;
 use super::outbox::insert_event;
+use super::readers::Conditions;
 use super::writer::Tx;
 use crate::domain::event::{EventFault, FaultReason};
 use crate::domain::id::SubscriptionId;
 use crate::domain::timestamp::UnixMillis;
-use crate::ports::{EventMessage, QuarantineQueue, Quarantined, StoreError};
+use crate::ports::{EventMessage, QuarantineQuery, QuarantineQueue, Quarantined, StoreError};
 
 const COLUMNS: &str =
     "id, body, content_type, traceparent, resume_after, reason, field, sentence, at_ms";
+/// The most that are taken again in one transaction: events may be large.
+const REQUEUE_CHUNK: usize = 50;
 
 #[async_trait]
 impl QuarantineQueue for Sqlite {
@@ -23,7 +26,9 @@ impl QuarantineQueue for Sqlite {
         let sql = format!("SELECT {COLUMNS} FROM quarantine ORDER BY id LIMIT ?");
         let look = move |conn: &Connection| {
             let mut query = conn.prepare_cached(&sql)?;
-            query.query_map([count(limit)], quarantined)?.collect()
+            let rows = query.query_map([count(limit)], quarantined)?;
+            let named = rows.map(|row| row.map(|(id, found)| (id.to_string(), found)));
+            named.collect()
         };
         self.readers.read(look).await
     }
@@ -35,18 +40,80 @@ impl QuarantineQueue for Sqlite {
         let requeue = move |tx: &mut Tx<'_>| {
             let sql = format!("SELECT {COLUMNS} FROM quarantine WHERE id = ?");
             let mut query = tx.conn.prepare_cached(&sql)?;
-            let Some((_, found)) = query.query_row([id], quarantined).optional()? else {
+            let found = query.query_row([id], quarantined).optional()?;
+            let Some((id, Quarantined { message, .. })) = found else {
                 return Ok(Ok(false));
             };
-            tx.conn
-                .prepare_cached("DELETE FROM quarantine WHERE id = ?")?
-                .execute([id])?;
-            tx.effects.quarantine -= 1;
-            insert_event(tx, &found.message)?;
+            take_again(tx, id, &message)?;
             Ok(Ok(true))
         };
         self.queue.write(requeue).await
     }
+
+    /// In steps, each in one transaction.
+    async fn requeue_all(&self, query: &QuarantineQuery) -> Result<u64, StoreError> {
+        let last = |tx: &mut Tx<'_>| {
+            let mut query = tx
+                .conn
+                .prepare_cached("SELECT COALESCE(MAX(id), 0) FROM quarantine")?;
+            Ok(Ok(query.query_row((), |row| row.get::<_, i64>(0))?))
+        };
+        let last = self.queue.write(last).await?;
+        let mut after = 0;
+        let mut requeued = 0;
+        while requeued < query.limit {
+            let chunk = (query.limit - requeued).min(REQUEUE_CHUNK);
+            let query = query.clone();
+            let rows = (after, last);
+            let some = move |tx: &mut Tx<'_>| requeue_some(tx, &query, rows, chunk).map(Ok);
+            let ids = self.queue.write(some).await?;
+            requeued += ids.len();
+            match ids.last() {
+                Some(last) if ids.len() == chunk => after = *last,
+                _ => break,
+            }
+        }
+        Ok(requeued as u64)
+    }
+}
+
+/// Has up to `chunk` of the rows after the first of `rows`, up to the second, taken again;
+/// says which.
+fn requeue_some(
+    tx: &mut Tx<'_>,
+    query: &QuarantineQuery,
+    rows: (i64, i64),
+    chunk: usize,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut conditions = Conditions::default();
+    conditions.add_all("id > ? AND id <= ?", [rows.0, rows.1]);
+    if let Some(reason) = query.reason {
+        conditions.add("reason = ?", reason.code().to_owned());
+    }
+    if let Some(until) = query.until {
+        conditions.add("at_ms < ?", until.0);
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM quarantine {} ORDER BY id LIMIT {}",
+        conditions.clause(),
+        count(chunk)
+    );
+    let mut look = tx.conn.prepare_cached(&sql)?;
+    let rows = look.query_map(&conditions.values()[..], quarantined)?;
+    let found: Vec<(i64, Quarantined)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (id, Quarantined { message, .. }) in &found {
+        take_again(tx, *id, message)?;
+    }
+    Ok(found.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Makes an event of what is in row `id`.
+fn take_again(tx: &mut Tx<'_>, id: i64, message: &EventMessage) -> rusqlite::Result<()> {
+    tx.conn
+        .prepare_cached("DELETE FROM quarantine WHERE id = ?")?
+        .execute([id])?;
+    tx.effects.quarantine -= 1;
+    insert_event(tx, message)
 }
 
 /// Puts a message aside.
@@ -71,7 +138,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, quarantined: &Quarantined) -> rusqlite::Re
     Ok(())
 }
 
-fn quarantined(row: &Row<'_>) -> rusqlite::Result<(String, Quarantined)> {
+fn quarantined(row: &Row<'_>) -> rusqlite::Result<(i64, Quarantined)> {
     let resume_after: Option<String> = row.get(4)?;
     let reason: String = row.get(5)?;
     let found = Quarantined {
@@ -89,5 +156,5 @@ fn quarantined(row: &Row<'_>) -> rusqlite::Result<(String, Quarantined)> {
         },
         at: UnixMillis(row.get(8)?),
     };
-    Ok((row.get::<_, i64>(0)?.to_string(), found))
+    Ok((row.get(0)?, found))
 }

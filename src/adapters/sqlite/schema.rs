@@ -30,7 +30,8 @@ CREATE UNIQUE INDEX events_continuation ON events (continuation)
   WHERE continuation IS NOT NULL;
 
 -- A delivery that is put again gets a new `seq`, which makes receipts of the row that
--- it replaces void.
+-- it replaces void. `id` is the delivery's own; each of its redeliveries has a row too,
+-- with its series behind a plus.
 CREATE TABLE deliveries (
   seq INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,

@@ -324,6 +324,7 @@ fn attempt(body_bytes: usize) -> Attempt {
     Attempt {
         delivery: DeliveryId::parse("msg_1").unwrap(),
         number: 1,
+        redrives: 0,
         subscription: subscription(),
         tenant: TenantId::parse("acme").unwrap(),
         event: EventId::parse("e").unwrap(),
