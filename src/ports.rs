@@ -225,7 +225,7 @@ pub trait Ledger: Send + Sync {
     /// Remembers all of `settled`; resolves when they are durable.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]: they are not now, and may become so later.
     async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError>;
 }
 

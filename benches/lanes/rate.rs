@@ -142,6 +142,19 @@ impl Outcome {
         format!("{took:.1} s, {percent:.0} % of the rate")
     }
 
+    /// Requests in each tenth of the time.
+    fn tenths(&self) -> String {
+        let times = self.times();
+        let first = times[0];
+        let tenth = (times[times.len() - 1] - first) / 10;
+        let mut counts = [0; 10];
+        for at in times {
+            let place = (at - first).as_secs_f64() / tenth.as_secs_f64().max(1e-9);
+            counts[(place as usize).min(9)] += 1;
+        }
+        counts.map(|count: u32| count.to_string()).join(" ")
+    }
+
     /// The longest time between two requests.
     fn gap(&self) -> String {
         let times = self.times();
@@ -182,6 +195,7 @@ impl Outcome {
                 format!("{later} of {kept}"),
             ),
             ("from the first to the last", self.drain()),
+            ("in each tenth of it", self.tenths()),
             ("longest without a request", self.gap()),
             ("windows", self.windows()),
             ("deferrals", self.deferrals.clone()),

@@ -3,7 +3,7 @@
 //! A pure state machine over a monotonic clock that the caller reads, with the endpoint's
 //! [`Window`] and [`Circuit`] in it. It decides; the waiting, the rate limiter and the
 //! permits are the business of `pipeline::admit`. A lane holds in memory what its endpoint
-//! will take within a second or two, and hands out spread times to what it turns away, so
+//! will take within a few seconds, and hands out spread times to what it turns away, so
 //! that a backlog returns paced.
 
 mod under_way;
@@ -24,10 +24,13 @@ use super::window::Window;
 const HELD_MIN: usize = 1;
 /// What a lane holds at most, however fast its endpoint.
 const HELD_MAX: usize = 2048;
-/// How much of its endpoint's pace a lane holds.
-const HELD_FOR: Duration = Duration::from_secs(1);
-/// How long work waits in memory at most; also for its rate.
-const HELD_FOR_MAX: Duration = Duration::from_secs(2);
+/// How much of its endpoint's pace a lane may always hold. What is turned away because it would
+/// be more comes back after as long at the soonest.
+pub const HELD_FOR: Duration = Duration::from_secs(1);
+/// How much longer work waits in memory than it should: the pace is only measured.
+const HELD_BEYOND: Duration = Duration::from_secs(1);
+/// How long work waits in memory for its rate alone.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The longest time between two that are turned away.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// How far ahead times are handed out. The pace is only measured, and an endpoint that was
@@ -39,8 +42,9 @@ const OPEN_SPREAD: u32 = 10;
 /// From one of those to the next, at least.
 const OPEN_INTERVAL: Duration = Duration::from_millis(20);
 /// How much faster than its pace work is called back: who comes early is turned away once more,
-/// and who comes late leaves a gap.
-const HASTE: f64 = 1.05;
+/// and who comes late leaves a gap. A broker's waits bring what is spread over a quarter of a
+/// time in one heap, and that a little late.
+const HASTE: f64 = 1.25;
 /// Fresh work goes first, but every so many turns returning work does.
 const RETURNING_TURN: u32 = 8;
 /// How long the first attempt of all may take before its endpoint is taken for a slow one.
@@ -142,14 +146,14 @@ impl<W> Lane<W> {
             Err((until, reason)) => return self.defer((work, freshness), now, until, reason),
             Ok(passage) => passage,
         };
-        if self.is_full(freshness, now) || self.occupied() >= room.occupied {
+        if self.is_full(freshness, now, room.held_for) || self.occupied() >= room.occupied {
             let reason = self.bottleneck(passage, now);
             return self.defer((work, freshness), now, now + HELD_FOR, reason);
         }
         let may_start = self.held() == 0 && self.may_start(passage, room);
         let awaits = match may_start.then(rate) {
             Some(Ok(())) => return self.start(work, now, passage),
-            Some(Err(RateWait::After(wait))) if wait > HELD_FOR_MAX => {
+            Some(Err(RateWait::After(wait))) if wait > RATE_WAIT_MAX => {
                 let (soonest, reason) = (now.saturating_add(wait), DeferReason::RateLimited);
                 return self.defer((work, freshness), now, soonest, reason);
             }
@@ -184,7 +188,7 @@ impl<W> Lane<W> {
         }
         match rate() {
             Ok(()) => {}
-            Err(RateWait::After(wait)) if wait > HELD_FOR_MAX => {
+            Err(RateWait::After(wait)) if wait > RATE_WAIT_MAX => {
                 let soonest = now.saturating_add(wait);
                 return self.defer_next(now, soonest, DeferReason::RateLimited);
             }
@@ -201,12 +205,13 @@ impl<W> Lane<W> {
     /// asked again until there is none. What waits for room in the process alone is not to be
     /// asked about.
     pub fn next_excess(&mut self, now: Duration, room: Room) -> Option<Verdict<W>> {
-        let is_old = |held: &Held<W>| now.saturating_sub(held.since) >= HELD_FOR_MAX;
+        let too_long = room.held_for + HELD_BEYOND;
+        let is_old = |held: &Held<W>| now.saturating_sub(held.since) >= too_long;
         if self.free() == 0 && self.under_way.oldest_unanswered().is_none() {
             // It waits for the store, which would have to take what is turned away.
             return None;
         }
-        let most = self.room(now);
+        let most = self.room(now, room.held_for);
         let crowded = self.occupied() > room.occupied;
         let excess = if self.returning.front().is_some_and(is_old) {
             (self.returning.pop_front()?.work, Freshness::Returning)
@@ -391,7 +396,7 @@ impl<W> Lane<W> {
     }
 
     /// Fresh work goes before returning work, so it also finds room when that is full.
-    fn is_full(&self, freshness: Freshness, now: Duration) -> bool {
+    fn is_full(&self, freshness: Freshness, now: Duration, held_for: Duration) -> bool {
         // Turning fresh work away costs a durable write and a second at least, and the pace is
         // only measured: it gets twice the room.
         let held = match freshness {
@@ -400,14 +405,14 @@ impl<W> Lane<W> {
             Freshness::Returning if self.returning.is_empty() => 0,
             Freshness::Returning => self.held(),
         };
-        held >= self.room(now)
+        held >= self.room(now, held_for)
     }
 
-    /// How much the lane may hold: what its endpoint takes within a second.
-    fn room(&self, now: Duration) -> usize {
+    /// How much the lane may hold: what its endpoint takes within `held_for`.
+    fn room(&self, now: Duration, held_for: Duration) -> usize {
         // Cut off, which is meant: a bound, within HELD_MIN and HELD_MAX.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let room = (self.pace(now) * HELD_FOR.as_secs_f64()) as usize;
+        let room = (self.pace(now) * held_for.as_secs_f64()) as usize;
         room.clamp(HELD_MIN, HELD_MAX)
     }
 

@@ -36,6 +36,7 @@ const LETTERS: usize = 2_000;
 /// What `carillon dead-letters redrive` has redriven by one call.
 const STEP: usize = 1_000;
 const ID: &str = "sub_redriven";
+const DEAD_LETTERS: &str = "carillon.dead-letters";
 const TENANT: &str = "acme";
 const DEDUP_WINDOW: Duration = Duration::from_secs(600);
 /// How long an answer takes, so that there is always something in flight.
@@ -63,6 +64,9 @@ struct Servers {
 struct Standing {
     dead: HashSet<String>,
     due: HashSet<String>,
+    /// Those due of which there is more than one: a deferral was durable, and the message before
+    /// it not settled yet.
+    copied: HashSet<String>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,18 +126,19 @@ async fn redriven_through_a_kill(name: &str, servers: Option<Servers>) {
     let repeated = arrivals.iter().filter(|(_, times)| **times > 1);
     let duplicates: HashSet<&String> = repeated.clone().map(|(id, _)| id).collect();
     let duplicated: usize = repeated.map(|(_, times)| times - 1).sum();
-    let Standing { dead, due } = &standing;
+    let Standing { dead, due, copied } = &standing;
     // Due again, or even delivered, and not taken out of the dead letters yet.
     let is_again = |id: &&String| at_the_kill.contains_key(*id) || due.contains(*id);
     let twice: HashSet<&String> = dead.iter().filter(is_again).collect();
     let has_arrived = |id: &&String| at_the_kill.contains_key(*id);
     let in_flight: HashSet<&String> = due.iter().filter(has_arrived).collect();
     say(&format!(
-        "redrive from a {name}, killed: {count} dead letters, lost {lost}, duplicated {duplicated}; at the kill {} had arrived, {} were dead letters, {} of these due as well, {} had arrived and were due still; killed after {:.1} s, the second redrive took {:.1} s, all {:.1} s",
+        "redrive from a {name}, killed: {count} dead letters, lost {lost}, duplicated {duplicated}; at the kill {} had arrived, {} were dead letters, {} of these due as well, {} had arrived and were due still, {} were due twice; killed after {:.1} s, the second redrive took {:.1} s, all {:.1} s",
         at_the_kill.len(),
         dead.len(),
         twice.len(),
         in_flight.len(),
+        copied.len(),
         killed_after.as_secs_f64(),
         redriving_again.as_secs_f64(),
         took.as_secs_f64(),
@@ -151,12 +156,35 @@ async fn redriven_through_a_kill(name: &str, servers: Option<Servers>) {
     let answer: Value = serde_json::from_slice(&finished.stdout).unwrap();
     assert_eq!(answer["redriven"], dead.len(), "{answer}");
     // Nothing else may arrive twice, and that once more.
-    assert!(duplicates.is_subset(&twice.union(&in_flight).copied().collect()));
-    assert!(duplicated <= twice.len() + in_flight.len());
+    let explained: HashSet<&String> = twice
+        .iter()
+        .chain(&in_flight)
+        .copied()
+        .chain(copied)
+        .collect();
+    let unexplained: Vec<_> = duplicates.difference(&explained).collect();
+    assert!(unexplained.is_empty(), "{unexplained:?}");
+    assert!(duplicated <= twice.len() + in_flight.len() + copied.len());
     assert!(twice.len() <= STEP, "no more than one call's");
     if place.servers.is_none() {
         assert_eq!(twice.len(), 0, "a file moves a letter in one step");
-        assert!(in_flight.len() <= ENDPOINT_WINDOW);
+        // Those under way, and those whose acknowledgement waited a few milliseconds for company.
+        assert!(in_flight.len() <= 4 * ENDPOINT_WINDOW);
+    }
+}
+
+impl Standing {
+    fn of(dead: Vec<String>, due: Vec<String>) -> Self {
+        let mut standing = Self {
+            dead: dead.into_iter().collect(),
+            ..Self::default()
+        };
+        for id in due {
+            if !standing.due.insert(id.clone()) {
+                standing.copied.insert(id);
+            }
+        }
+        standing
     }
 }
 
@@ -219,12 +247,20 @@ impl Place {
             .unwrap()
     }
 
-    /// Waits until half is redriven, and the command has more to do. From a queue the first of
-    /// the second half have just arrived: so their call is under way. In a file a call takes a
-    /// moment; the next one has not begun.
+    /// Waits until half is redriven, and the command has more to do. From a queue some of the
+    /// second half have been taken: so their call is under way. In a file a call takes a moment;
+    /// the next one has not begun.
     async fn half_way(&self, dispatcher: &Dispatcher, count: usize) {
-        if self.servers.is_some() {
-            return until_true("half to arrive", || self.arrived() > count / 2).await;
+        if let Some(servers) = &self.servers {
+            let connection = connect(&servers.broker).await;
+            let channel = connection.create_channel().await.unwrap();
+            until("more than half to be taken", async || {
+                let left = ready_in(&channel, DEAD_LETTERS).await;
+                (left < count / 2 && self.arrived() > 0).then_some(())
+            })
+            .await;
+            let _ = connection.close(200, "done".into()).await;
+            return;
         }
         until("half to be redriven", async || {
             let left = dispatcher.try_metrics().await?.queue("dead-letters");
@@ -294,15 +330,12 @@ impl Place {
         // What the dead process wrote is taken in, and the file closed in order.
         self.sqlite().await.close().await;
         let file = rusqlite::Connection::open(self.folder.path().join("carillon.db")).unwrap();
-        let ids = |table: &str| {
+        let ids = |table: &str| -> Vec<String> {
             let mut query = file.prepare(&format!("SELECT id FROM {table}")).unwrap();
             let ids = query.query_map((), |row| row.get(0)).unwrap();
             ids.map(Result::unwrap).collect()
         };
-        Standing {
-            dead: ids("dead_letters"),
-            due: ids("deliveries"),
-        }
+        Standing::of(ids("dead_letters"), ids("deliveries"))
     }
 }
 
@@ -342,15 +375,12 @@ impl Servers {
     async fn standing(&self) -> Standing {
         let (mut due, _) = declared("carillon");
         due.retain(|queue| queue == "carillon.deliveries" || queue.contains(".wait."));
-        let dead = ["carillon.dead-letters".to_owned()];
-        Standing {
-            dead: self.ids_in(&dead).await,
-            due: self.ids_in(&due).await,
-        }
+        let dead = [DEAD_LETTERS.to_owned()];
+        Standing::of(self.ids_in(&dead).await, self.ids_in(&due).await)
     }
 
     /// The ids of the deliveries in some queues, once they are back in them.
-    async fn ids_in(&self, queues: &[String]) -> HashSet<String> {
+    async fn ids_in(&self, queues: &[String]) -> Vec<String> {
         let connection = connect(&self.broker).await;
         let messages = look_through(&connection, queues).await;
         let _ = connection.close(200, "done".into()).await;

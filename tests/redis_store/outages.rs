@@ -87,6 +87,26 @@ async fn it_works_again_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_settled_during_an_outage_is_remembered_afterwards() {
+    let server = RedisServer::start().await;
+    let redis = open(&server.url(), "c").await;
+    redis.put(subscription("acme", 1, ""), None).await.unwrap();
+    server.kill().await;
+    for n in 1..=2500 {
+        let record = vec![(key(n), id(n))];
+        assert!(redis.record(record).await.is_err());
+    }
+    server.restart().await;
+    until("all are remembered", PATIENCE, async || {
+        let keys: Vec<_> = (1..=2500).map(key).collect();
+        let settled = redis.settled(&keys).await.unwrap_or_default();
+        let of = |(n, ids): (u32, &Vec<_>)| *ids == [id(n)];
+        settled.len() == 2500 && (1..).zip(&settled).all(of)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_changed_during_an_outage_is_told() {
     let server = RedisServer::start().await;
     let one = open(&server.url(), "c").await;

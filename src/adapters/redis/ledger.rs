@@ -1,18 +1,20 @@
 //! [`Ledger`]: a set of settled subscriptions per key, which expires with the window.
 //!
 //! Callers are many and small. One loop groups what waits by its key and writes it in one
-//! round trip; the next group gathers meanwhile.
+//! round trip; the next group gathers meanwhile. What could not be written is owed: it is
+//! written when Redis is back, so that an outage leaves few copies that nobody knows as such.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::link::unavailable;
-use super::{Core, Redis, expiry_ms};
+use super::{Core, Redis, expiry_ms, locked};
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::{Begun, Chunk, Ledger, StoreError};
 
@@ -26,9 +28,17 @@ const CLAIM_MS: u64 = 75_000;
 /// How many calls may wait.
 const WAITING_MAX: usize = 16_384;
 
+/// How many records are owed at most, about 10 MiB; the oldest are forgotten before.
+const OWED_MAX: usize = 100_000;
+/// How often it is tried to write what is owed.
+const OWED_EVERY: Duration = Duration::from_millis(500);
+
+/// That an event, or a wait, is settled for a subscription.
+type Record = (LedgerKey, SubscriptionId);
+
 /// A call of `record` or `end`.
 pub(super) struct Call {
-    settled: Vec<(LedgerKey, SubscriptionId)>,
+    settled: Vec<Record>,
     ended: Option<LedgerKey>,
     /// Told when it is written; nobody waits for an end.
     done: Option<oneshot::Sender<Result<(), StoreError>>>,
@@ -38,6 +48,7 @@ pub(super) struct Call {
 pub(super) struct Queue {
     sender: mpsc::Sender<Call>,
     receiver: tokio::sync::Mutex<mpsc::Receiver<Call>>,
+    owed: Mutex<VecDeque<Record>>,
 }
 
 impl Queue {
@@ -46,7 +57,22 @@ impl Queue {
         Self {
             sender,
             receiver: tokio::sync::Mutex::new(receiver),
+            owed: Mutex::default(),
         }
+    }
+
+    fn owe(&self, settled: Vec<Record>) {
+        let mut owed = locked(&self.owed);
+        owed.extend(settled);
+        let beyond = owed.len().saturating_sub(OWED_MAX);
+        owed.drain(..beyond);
+    }
+
+    /// Some of what is owed, the oldest first; it is owed no more.
+    fn some_owed(&self) -> Vec<Record> {
+        let mut owed = locked(&self.owed);
+        let count = owed.len().min(GROUP_MAX);
+        owed.drain(..count).collect()
     }
 }
 
@@ -98,30 +124,32 @@ impl Ledger for Redis {
         let _ = core.ledger.sender.try_send(call);
     }
 
-    async fn record(&self, settled: Vec<(LedgerKey, SubscriptionId)>) -> Result<(), StoreError> {
+    async fn record(&self, settled: Vec<Record>) -> Result<(), StoreError> {
         let core = &self.core;
         if core.settings.dedup_window.is_zero() || settled.is_empty() {
             return Ok(());
         }
-        core.link.usable()?;
+        if let Err(error) = core.link.usable() {
+            core.ledger.owe(settled);
+            return Err(error);
+        }
         core.record(settled).await
     }
 }
 
 impl Core {
     /// Hands `settled` to the loop, and waits until it is written.
-    pub(super) async fn record(
-        &self,
-        settled: Vec<(LedgerKey, SubscriptionId)>,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn record(&self, settled: Vec<Record>) -> Result<(), StoreError> {
         let (done, written) = oneshot::channel();
         let call = Call {
             settled,
             ended: None,
             done: Some(done),
         };
-        let queued = self.ledger.sender.try_send(call);
-        queued.map_err(|_| unavailable("too much waits to be written to the ledger"))?;
+        if let Err(refused) = self.ledger.sender.try_send(call) {
+            self.ledger.owe(refused.into_inner().settled);
+            return Err(unavailable("too much waits to be written to the ledger"));
+        }
         match tokio::time::timeout(LIMIT, written).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(unavailable("the ledger was closed")),
@@ -194,10 +222,24 @@ fn parse(ids: &[String]) -> Vec<SubscriptionId> {
         .collect()
 }
 
-/// Writes what waits, group by group.
+/// Writes what waits, group by group, and what is owed.
 pub(super) async fn write(core: Arc<Core>) {
     let mut waiting = core.ledger.receiver.lock().await;
-    while let Some(first) = waiting.recv().await {
+    let mut tries = interval(OWED_EVERY);
+    tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            first = waiting.recv() => match first {
+                Some(first) => core.write_group(first, &mut waiting).await,
+                None => return,
+            },
+            _ = tries.tick() => core.write_owed().await,
+        }
+    }
+}
+
+impl Core {
+    async fn write_group(&self, first: Call, waiting: &mut mpsc::Receiver<Call>) {
         let mut records = first.settled.len().max(1);
         let mut calls = vec![first];
         while records < GROUP_MAX
@@ -206,14 +248,33 @@ pub(super) async fn write(core: Arc<Core>) {
             records += call.settled.len().max(1);
             calls.push(call);
         }
-        // Nobody waits any more for what took too long.
-        calls.retain(|call| call.done.as_ref().is_none_or(|done| !done.is_closed()));
-        let commands = core.ledger_commands(&calls);
-        let result = core.link.write_all(LIMIT, &commands).await;
+        let commands = self.ledger_commands(&calls);
+        let result = self.link.write_all(LIMIT, &commands).await;
         for call in calls {
+            if result.is_err() {
+                self.ledger.owe(call.settled);
+            }
             if let Some(done) = call.done {
-                // Who gave up asks again.
                 let _ = done.send(result.clone());
+            }
+        }
+    }
+
+    async fn write_owed(&self) {
+        while self.link.usable().is_ok() {
+            let settled = self.ledger.some_owed();
+            if settled.is_empty() {
+                return;
+            }
+            let call = Call {
+                settled,
+                ended: None,
+                done: None,
+            };
+            let commands = self.ledger_commands(std::slice::from_ref(&call));
+            if self.link.write_all(LIMIT, &commands).await.is_err() {
+                self.ledger.owe(call.settled);
+                return;
             }
         }
     }

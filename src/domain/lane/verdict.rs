@@ -20,6 +20,8 @@ pub struct Room {
     pub slot: bool,
     /// How much of the lane's work may be in memory, waiting or under way.
     pub occupied: usize,
+    /// How much of its endpoint's pace may be waiting.
+    pub held_for: Duration,
 }
 
 /// What came of a request, as far as it matters to the lane.

@@ -3,7 +3,8 @@
 //! Alone, a limiter in the process is all there is. With others, they are asked
 //! ([`SharedRates`]) and what they grant is used at once or not at all: a grant that were kept
 //! would come on top of what the rate allows later. When nobody answers, each replica keeps to
-//! its share of the rate, without a burst: never unlimited, never stopped.
+//! its share of the rate, without a burst: never unlimited, never stopped. When somebody answers
+//! again it keeps to both for a while, as others may not have noticed yet.
 //!
 //! [`SharedRates`]: crate::ports::SharedRates
 
@@ -56,6 +57,8 @@ pub(super) enum Others {
     Asked(u32),
     /// So many, and nobody answers.
     Away(u32),
+    /// So many; they are asked again, and some may not know yet that they can be.
+    Returning(u32),
 }
 
 impl Others {
@@ -63,7 +66,9 @@ impl Others {
     pub(super) fn replicas(self) -> u32 {
         match self {
             Self::Nobody => 1,
-            Self::Asked(replicas) | Self::Away(replicas) => replicas.max(1),
+            Self::Asked(replicas) | Self::Away(replicas) | Self::Returning(replicas) => {
+                replicas.max(1)
+            }
         }
     }
 }
@@ -72,8 +77,13 @@ impl Others {
 pub(super) struct EndpointRate {
     pub(super) limit: RateLimit,
     clock: LaneClock,
-    /// The whole rate when this process is alone; its share while nobody answers.
+    /// The whole rate when this process is alone; its share while nobody answers, and for a
+    /// while afterwards.
     own: Option<Limiter>,
+    /// Whether one was taken from its share that is not granted yet.
+    has_own: bool,
+    /// Whether who answers knows of what was sent without asking.
+    is_told: bool,
     granted: u32,
     granted_until: Duration,
     ask_at: Duration,
@@ -87,6 +97,8 @@ impl EndpointRate {
             limit,
             clock: clock.clone(),
             own: None,
+            has_own: false,
+            is_told: true,
             granted: 0,
             granted_until: Duration::ZERO,
             ask_at: Duration::ZERO,
@@ -97,17 +109,49 @@ impl EndpointRate {
 
     /// Takes one from the rate.
     pub(super) fn take(&mut self, others: Others) -> Result<(), RateWait> {
-        let (limit, clock) = (self.limit, &self.clock);
         match others {
             Others::Nobody => {
+                let Self { limit, clock, .. } = self;
                 let whole = || Limiter::new(limit.per_second, limit.burst, clock);
                 self.own.get_or_insert_with(whole).take()
             }
             Others::Away(replicas) => {
-                let share = || Limiter::share(limit, replicas, clock);
-                self.own.get_or_insert_with(share).take()
+                self.is_told = false;
+                self.take_own(replicas)
             }
-            Others::Asked(_) => self.take_granted(clock.elapsed()),
+            Others::Returning(replicas) => {
+                self.take_own(replicas)?;
+                let granted = self.take_granted(self.clock.elapsed());
+                self.has_own = granted.is_err();
+                granted
+            }
+            Others::Asked(_) => {
+                (self.own, self.has_own) = (None, false);
+                self.take_granted(self.clock.elapsed())
+            }
+        }
+    }
+
+    /// Takes one from this replica's share, unless one was taken before that is not used.
+    fn take_own(&mut self, replicas: u32) -> Result<(), RateWait> {
+        if std::mem::take(&mut self.has_own) {
+            return Ok(());
+        }
+        let Self { limit, clock, .. } = self;
+        let is_told = &mut self.is_told;
+        let share = || {
+            *is_told = false;
+            Limiter::share(*limit, replicas, clock)
+        };
+        self.own.get_or_insert_with(share).take()
+    }
+
+    /// How many may be asked about when so many could start.
+    pub(super) fn wanted(&self, startable: u32, others: Others) -> u32 {
+        match others {
+            // More would be granted for nothing.
+            Others::Returning(_) => 1,
+            _ => startable,
         }
     }
 
@@ -125,7 +169,7 @@ impl EndpointRate {
 
     /// The debt as it should be now. After a time on its own all of the burst counts as used.
     pub(super) fn debt(&self, now: Duration) -> Duration {
-        if self.own.is_some() {
+        if !self.is_told {
             return self.interval().saturating_mul(self.limit.burst.max(1));
         }
         let since = now.saturating_sub(self.debt_at);
@@ -140,7 +184,7 @@ impl EndpointRate {
         answer: RateAnswer,
         (asked_at, now): (Duration, Duration),
     ) {
-        self.own = None;
+        self.is_told = true;
         self.granted = answer.granted;
         self.granted_until = now + GRANT_FOR;
         (self.debt, self.debt_at) = (answer.debt, asked_at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::rate::{EndpointRate, LaneClock, Others};
 use super::{EndpointLimits, Turns};
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{Awaits, Freshness, Lane, LaneLimits, RateWait, Room, Verdict};
+use crate::domain::lane::{Awaits, Freshness, HELD_FOR, Lane, LaneLimits, RateWait, Room, Verdict};
 use crate::domain::subscription::Scope;
 use crate::ports::{RateAnswer, RateAsk};
 
@@ -20,6 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ASKS_MAX: usize = 256;
 /// Requests to one endpoint asked for at once.
 const WANTED_MAX: u32 = 64;
+/// How long others may take to notice that somebody answers about rates again.
+const RETURNING_FOR: Duration = Duration::from_secs(5);
+/// How much of its endpoint's pace a lane may hold where little waits: what a broker brings back
+/// in heaps bridges the time to the next.
+const HELD_FOR_IN_QUIET: Duration = Duration::from_secs(4);
 
 pub(super) struct State<W> {
     pub(super) lanes: HashMap<SubscriptionId, Entry<W>>,
@@ -32,6 +37,9 @@ pub(super) struct State<W> {
     pub(super) others: Others,
     /// Until when nobody is asked, because nobody answered.
     away_until: Duration,
+    /// Until when others may not know yet that somebody answers again; `None` before the first
+    /// answer.
+    returning_until: Option<Duration>,
     pub(super) in_flight: usize,
     pub(super) held: usize,
     slow: Slow,
@@ -81,6 +89,7 @@ impl<W> State<W> {
             asking: Vec::new(),
             others,
             away_until: Duration::ZERO,
+            returning_until: None,
             in_flight: 0,
             held: 0,
             slow: Slow {
@@ -113,7 +122,8 @@ impl<W> State<W> {
         entry.set_limits(limits, others, clock);
         let Entry { lane, rate, .. } = entry;
         let is_slow = lane.is_slow(now);
-        let room = self.slow.room(is_slow, slot);
+        let is_quiet = self.held < self.slow.most / 2;
+        let room = self.slow.room(is_slow, slot, is_quiet);
         let verdict = lane.offer(work, freshness, now, room, || take(rate, others));
         if is_slow && !matches!(verdict, Verdict::Defer(..)) {
             self.slow.occupied += 1;
@@ -127,7 +137,7 @@ impl<W> State<W> {
         let entry = self.lanes.get_mut(endpoint)?;
         entry.is_ready = false;
         let Entry { lane, rate, .. } = entry;
-        let room = self.slow.room(lane.is_slow(now), true);
+        let room = self.slow.room(lane.is_slow(now), true, true);
         Some(lane.next(now, room, || take(rate, others)))
     }
 
@@ -199,7 +209,8 @@ impl<W> State<W> {
         self.slow.occupied = 0;
         for entry in self.lanes.values_mut() {
             let is_slow = entry.lane.is_slow(now);
-            let room = self.slow.room(is_slow, true);
+            // What was let in while it was quiet stays.
+            let room = self.slow.room(is_slow, true, true);
             // One that is ready waits for others, not for its endpoint.
             while !entry.is_ready
                 && let Some(verdict) = entry.lane.next_excess(now, room)
@@ -223,6 +234,7 @@ impl<W> State<W> {
     pub(super) fn asks(&mut self, now: Duration, in_flight_max: usize) -> Vec<RateAsk> {
         let slots = in_flight_max.saturating_sub(self.in_flight);
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        let others = self.others;
         let count = self.asking.len().min(ASKS_MAX);
         let mut asks = Vec::with_capacity(count);
         for endpoint in self.asking.drain(..count) {
@@ -235,7 +247,7 @@ impl<W> State<W> {
                 Some(rate) if startable > 0 => asks.push(RateAsk {
                     endpoint,
                     rate: rate.limit,
-                    wanted: startable.min(slots).max(1),
+                    wanted: rate.wanted(startable.min(slots).max(1), others),
                     debt: rate.debt(now),
                 }),
                 _ => entry.is_asking = false,
@@ -252,7 +264,16 @@ impl<W> State<W> {
         replicas: u32,
         times: (Duration, Duration),
     ) {
-        self.others = Others::Asked(replicas);
+        self.others = match self.others {
+            Others::Returning(_) => {
+                let until = *self.returning_until.get_or_insert(times.1 + RETURNING_FOR);
+                match times.1 < until {
+                    true => Others::Returning(replicas),
+                    false => Others::Asked(replicas),
+                }
+            }
+            _ => Others::Asked(replicas),
+        };
         for (ask, answer) in asks.iter().zip(answers) {
             if let Some(entry) = self.lanes.get_mut(&ask.endpoint)
                 && let Some(rate) = &mut entry.rate
@@ -285,7 +306,7 @@ impl<W> State<W> {
         if let Others::Away(replicas) = self.others
             && now >= self.away_until
         {
-            self.others = Others::Asked(replicas);
+            (self.others, self.returning_until) = (Others::Returning(replicas), None);
         }
     }
 
@@ -302,7 +323,7 @@ impl<W> State<W> {
 
 impl Slow {
     /// The room of a lane: a slow one has its share of what the slow ones may hold.
-    fn room(self, is_slow: bool, slot: bool) -> Room {
+    fn room(self, is_slow: bool, slot: bool, is_quiet: bool) -> Room {
         let occupied = if !is_slow {
             usize::MAX
         } else if self.occupied >= self.most {
@@ -310,7 +331,15 @@ impl Slow {
         } else {
             (self.most / self.lanes.max(1)).max(1)
         };
-        Room { slot, occupied }
+        let held_for = match is_quiet && !is_slow {
+            true => HELD_FOR_IN_QUIET,
+            false => HELD_FOR,
+        };
+        Room {
+            slot,
+            occupied,
+            held_for,
+        }
     }
 }
 

@@ -17,8 +17,13 @@ struct Shared {
     began: Instant,
     /// Until when each endpoint's rate is used up.
     used_until: Mutex<HashMap<SubscriptionId, Duration>>,
-    is_away: AtomicBool,
     asked: AtomicUsize,
+}
+
+/// The way of one replica to it.
+struct Way {
+    shared: Arc<Shared>,
+    is_cut: AtomicBool,
 }
 
 impl Shared {
@@ -26,22 +31,22 @@ impl Shared {
         Arc::new(Self {
             began: Instant::now(),
             used_until: Mutex::default(),
-            is_away: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
         })
     }
 }
 
 #[async_trait]
-impl SharedRates for Shared {
+impl SharedRates for Way {
     async fn take(&self, asks: &[RateAsk]) -> Result<Vec<RateAnswer>, StoreError> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        let shared = &self.shared;
+        shared.asked.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        if self.is_away.load(Ordering::Relaxed) {
+        if self.is_cut.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".to_owned()));
         }
-        let now = self.began.elapsed();
-        let mut all = self.used_until.lock().unwrap();
+        let now = shared.began.elapsed();
+        let mut all = shared.used_until.lock().unwrap();
         let answer = |ask: &RateAsk| {
             let interval = Duration::from_secs_f64(1.0 / ask.rate.per_second);
             let used_until = all.entry(ask.endpoint.clone()).or_default();
@@ -67,6 +72,7 @@ impl SharedRates for Shared {
 /// Processes with the loops of each.
 struct Replicas {
     all: Arc<Vec<Admit<u32>>>,
+    ways: Vec<Arc<Way>>,
     turns: Arc<Mutex<fastrand::Rng>>,
     starts: Arc<Mutex<Vec<Duration>>>,
     loops: Vec<tokio::task::JoinHandle<()>>,
@@ -76,16 +82,24 @@ impl Replicas {
     /// A request that has started ends 20 ms later. What is turned away comes back when it is
     /// due, to any of them.
     fn begin(shared: &Arc<Shared>) -> Self {
-        let new = |_| {
+        let way = |_| {
+            Arc::new(Way {
+                shared: Arc::clone(shared),
+                is_cut: AtomicBool::new(false),
+            })
+        };
+        let ways: Vec<_> = (0..REPLICAS).map(way).collect();
+        let new = |way: &Arc<Way>| {
             Admit::new(AdmitSettings {
                 in_flight_max: 1000,
                 slow_max: 1000,
-                rates: Some(Arc::clone(shared) as Arc<dyn SharedRates>),
+                rates: Some(Arc::clone(way) as Arc<dyn SharedRates>),
             })
         };
-        let (all, granted): (Vec<_>, Vec<_>) = (0..REPLICAS).map(new).unzip();
+        let (all, granted): (Vec<_>, Vec<_>) = ways.iter().map(new).unzip();
         let mut replicas = Self {
             all: Arc::new(all),
+            ways,
             turns: Arc::new(Mutex::new(fastrand::Rng::with_seed(4))),
             starts: Arc::default(),
             loops: Vec::new(),
@@ -206,7 +220,9 @@ async fn each_keeps_to_its_share_while_nobody_answers() {
         replicas.offers().offer(work, Freshness::Fresh);
     }
     replicas.started(200).await;
-    shared.is_away.store(true, Ordering::Relaxed);
+    for way in &replicas.ways {
+        way.is_cut.store(true, Ordering::Relaxed);
+    }
     let gone_at = shared.began.elapsed();
     replicas.started(500).await;
     let away_for = (shared.began.elapsed() - gone_at).as_secs_f64();
@@ -216,6 +232,16 @@ async fn each_keeps_to_its_share_while_nobody_answers() {
     );
     // Who keeps the rates has lost all it knew.
     shared.used_until.lock().unwrap().clear();
-    shared.is_away.store(false, Ordering::Relaxed);
-    assert_within_the_rate(&replicas.started(900).await);
+    // One after the other notices that somebody answers again.
+    for way in &replicas.ways {
+        way.is_cut.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+    }
+    let back_at = shared.began.elapsed();
+    let came = replicas.starts.lock().unwrap().len();
+    let starts = replicas.started(900).await;
+    assert_within_the_rate(&starts);
+    let took = (starts[899] - back_at).as_secs_f64();
+    let pace = (900 - came) as f64 / took;
+    assert!(pace > 0.8 * RATE, "{pace} a second when all are back");
 }
