@@ -13,6 +13,7 @@ pub mod extract;
 pub mod ops;
 pub mod problem;
 pub mod quarantine;
+pub mod secrets;
 pub mod subscriptions;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::codec::subscription::SpecRules;
+use crate::domain::address::EgressRules;
 use crate::domain::attempt::Attempt;
 use crate::domain::subscription::Subscription;
 use crate::ports::Ports;
@@ -62,6 +64,10 @@ pub struct ApiContext {
     pub tester: Arc<dyn Tester>,
     /// What the installation says about subscriptions.
     pub rules: SpecRules,
+    /// Where requests may go; whoever writes a URL that leads elsewhere is warned.
+    pub egress: EgressRules,
+    /// Whether there are keys under which signing secrets are encrypted.
+    pub encrypts: bool,
     /// Largest event, in bytes.
     pub event_bytes_max: usize,
     /// Who may do everything; without one, everybody who can connect.
@@ -105,6 +111,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/quarantine/requeue", post(quarantine::requeue_all))
         .route("/v1/quarantine/{id}/requeue", post(quarantine::requeue))
+        .route("/v1/secrets/rotate", post(secrets::rotate))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     publish
         .merge(rest)

@@ -80,6 +80,8 @@ impl Carillon {
             ports,
             tester: door.clone(),
             rules: config.spec_rules(),
+            egress: config.egress_rules(),
+            encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
             admin_token: admin_token.map(|token| AdminToken::new(token.expose_secret())),
         };
@@ -138,10 +140,6 @@ pub fn not_in_effect(config: &Config) -> Vec<String> {
             warnings.push(sentence.to_owned());
         }
     };
-    warn(
-        config.secrets.keys.first().is_some(),
-        "`secrets.keys` has no effect in this version: signing secrets are stored without encryption",
-    );
     warn(
         config.telemetry.otlp_endpoint.is_some(),
         "`telemetry.otlp_endpoint` has no effect in this version: no spans are sent",

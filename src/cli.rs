@@ -26,6 +26,7 @@ pub mod output;
 pub mod publish;
 pub mod quarantine;
 pub mod receiver;
+pub mod secrets;
 pub mod serve;
 pub mod subscriptions;
 pub mod verify;
@@ -47,6 +48,7 @@ Work with a running Carillon:
   deliveries     Send what was sent once more
   dead-letters   What was given up; send it again, or discard it
   quarantine     What was not understood; have it taken again
+  secrets        Encrypt the signing secrets under another key
 
 Build a receiver:
   listen         Receive webhooks, check their signatures, print them
@@ -133,6 +135,8 @@ pub enum Command {
     DeadLetters(dead_letters::Args),
     /// What was not understood; have it taken again
     Quarantine(quarantine::Args),
+    /// Encrypt the signing secrets under another key
+    Secrets(secrets::Args),
     /// Check the signatures of a captured request
     Verify(verify::Args),
     /// Check, print or explain the configuration

@@ -8,3 +8,4 @@ pub mod event;
 pub mod notice;
 pub mod proto;
 pub mod subscription;
+pub mod vault;

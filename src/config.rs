@@ -29,7 +29,6 @@ use crate::domain::retry::{Exponential, RetryFault, RetryPolicy};
 pub use connection::{BrokerUrls, RedisForm, RedisUrl};
 pub use fault::{ConfigError, Fault, Origin};
 pub use page::{print, reference};
-pub use secret::{KeyRing, MasterKey};
 pub use sections::{
     Audit, Broker, Config, Dedup, Delivery, Egress, Embedded, Http, Intake, Ops, Plan, Redis,
     Retry, Secrets, Shutdown, Telemetry,
@@ -150,6 +149,7 @@ impl Config {
     /// What the installation says about subscriptions.
     pub fn spec_rules(&self) -> SpecRules {
         SpecRules {
+            is_stored: false,
             require_https: self.egress.require_https,
             timeout: self.delivery.timeout,
             retry: self.exponential(),

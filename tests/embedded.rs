@@ -15,6 +15,7 @@ mod backend {
 
     use carillon::adapters::sqlite::{OpenError, Sqlite, SqliteSettings};
     use carillon::adapters::system::SystemClock;
+    use carillon::codec::vault::Vault;
     use carillon::config::Config;
     use carillon::ports::{Outbox as _, Parcel};
 
@@ -38,6 +39,7 @@ mod backend {
         /// Puts parcels where a dispatcher that does not run will find them.
         pub async fn put(&self, config: &Config, parcels: Vec<Parcel>) {
             let settings = SqliteSettings {
+                vault: Vault::default(),
                 path: config.embedded.path.clone(),
                 dedup_window: config.dedup.window,
                 audit_keep: config.audit.keep,

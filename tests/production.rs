@@ -20,6 +20,7 @@ mod backend {
     use carillon::adapters::redis::{Redis, RedisSettings};
     use carillon::adapters::system::{SystemChance, SystemClock};
     use carillon::app;
+    use carillon::codec::vault::Vault;
     use carillon::config::Config;
     use carillon::ports::{Backend as _, Outbox as _, Parcel};
     use carillon::telemetry::Telemetry;
@@ -47,6 +48,7 @@ mod backend {
         pub async fn put(&self, config: &Config, parcels: Vec<Parcel>) {
             let urls = config.broker.url.as_ref().unwrap();
             let ledger = Redis::open(RedisSettings {
+                vault: Vault::default(),
                 url: config.redis.url.clone().unwrap(),
                 ca_file: None,
                 prefix: config.redis.prefix.clone(),

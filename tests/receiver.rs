@@ -26,10 +26,7 @@ fn key(byte: u8) -> VerificationKey {
 }
 
 fn signing(byte: u8) -> SigningKeys {
-    let secrets = Secrets {
-        current: Secret::new([byte; 32]),
-        previous: None,
-    };
+    let secrets = Secrets::only(Secret::new([byte; 32]));
     SigningKeys::new(&secrets, Signing::HmacSha256)
 }
 

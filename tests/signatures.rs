@@ -106,7 +106,10 @@ fn library(secret: [u8; 32]) -> Webhook {
 fn keys(current: [u8; 32], previous: Option<([u8; 32], UnixMillis)>) -> SigningKeys {
     let secrets = Secrets {
         current: Secret::new(current),
-        previous: previous.map(|(secret, until)| (Secret::new(secret), until)),
+        previous: previous
+            .map(|(secret, until)| (Secret::new(secret), until))
+            .into_iter()
+            .collect(),
     };
     SigningKeys::new(&secrets, Signing::HmacSha256)
 }
@@ -355,14 +358,19 @@ impl KnownAnswer {
         let previous = self.previous.as_ref();
         Secrets {
             current: parse(&self.secret),
-            previous: previous.map(|old| (parse(&old.secret), UnixMillis(old.until_ms))),
+            previous: previous
+                .map(|old| (parse(&old.secret), UnixMillis(old.until_ms)))
+                .into_iter()
+                .collect(),
         }
     }
 
     /// The secrets whose receivers must be served: newest first.
     fn signers(&self) -> Vec<Secret> {
         let Secrets { current, previous } = self.secrets();
-        let previous = previous.filter(|(_, until)| self.now() < *until);
+        let previous = previous
+            .into_iter()
+            .filter(|(_, until)| self.now() < *until);
         std::iter::once(current)
             .chain(previous.map(|(secret, _)| secret))
             .collect()

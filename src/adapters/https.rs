@@ -23,7 +23,7 @@ mod probe;
 mod resolver;
 mod trust;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,8 @@ use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
-use url::{Host, Url};
 
-use crate::domain::address::{AddressRefusal, EgressRules};
+use crate::domain::address::EgressRules;
 use crate::domain::attempt::Timing;
 use crate::domain::outcome::Failure;
 use crate::ports::{Exchange, Transport, WebhookRequest};
@@ -154,7 +153,7 @@ impl HttpsTransport {
         deadline: Instant,
         probe: &Arc<Probe>,
     ) -> Result<reqwest::Response, Fault> {
-        check_literal(&self.rules, &request.url).map_err(Fault::blocked)?;
+        self.rules.check_url(&request.url).map_err(Fault::blocked)?;
         let limit = request.timeout;
         let connect_limit = limit.min(self.connect_timeout);
         let ready = self
@@ -202,17 +201,6 @@ impl Transport for HttpsTransport {
     }
 }
 
-/// Checks an address that is written in the URL. The parser has brought `127.1`,
-/// `0x7f.1`, `2130706433` and the like into one form; names pass here and are checked by
-/// the resolver.
-fn check_literal(rules: &EgressRules, url: &Url) -> Result<(), AddressRefusal> {
-    match url.host() {
-        Some(Host::Ipv4(address)) => rules.check(IpAddr::V4(address)),
-        Some(Host::Ipv6(address)) => rules.check(IpAddr::V6(address)),
-        Some(Host::Domain(_)) | None => Ok(()),
-    }
-}
-
 fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Fault> {
     let mut map = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -230,31 +218,6 @@ fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_in_the_url_are_checked_in_every_spelling() {
-        let rules = EgressRules::default();
-        for host in [
-            "127.0.0.1",
-            "127.0.0.1.",
-            "127.1",
-            "0x7f.1",
-            "0177.0.0.1",
-            "2130706433",
-            "[::1]",
-            "[::ffff:127.0.0.1]",
-            "[::ffff:7f00:1]",
-            "169.254.169.254",
-            "[fd00::1]",
-        ] {
-            let url = Url::parse(&format!("http://{host}/")).unwrap();
-            assert!(check_literal(&rules, &url).is_err(), "{host}");
-        }
-        for host in ["1.1.1.1", "[2606:4700::1111]", "example.com"] {
-            let url = Url::parse(&format!("https://{host}/")).unwrap();
-            assert!(check_literal(&rules, &url).is_ok(), "{host}");
-        }
-    }
 
     #[test]
     fn a_header_that_cannot_be_sent_is_named_without_its_value() {

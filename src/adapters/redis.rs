@@ -33,6 +33,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::codec::vault::Vault;
 use crate::config::RedisUrl;
 use crate::ports::{Backend, Clock, StoreError};
 use crate::telemetry::Telemetry;
@@ -75,6 +76,8 @@ pub struct RedisSettings {
     pub telemetry: Telemetry,
     /// Counts the attempts that could not be kept.
     pub audit_dropped: Arc<AtomicU64>,
+    /// Encrypts signing secrets.
+    pub vault: Vault,
 }
 
 /// Every port that Redis is behind. Dropping it ends its loops.

@@ -33,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
+use crate::codec::vault::Vault;
 use crate::ports::{Backend, Clock, StoreError};
 use deliveries::{DeliveryFeed, Schedule};
 use desk::Desk;
@@ -58,6 +59,8 @@ pub struct SqliteSettings {
     pub audit_dropped: Arc<AtomicU64>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Encrypts signing secrets.
+    pub vault: Vault,
 }
 
 /// Why the file could not be opened.

@@ -17,7 +17,7 @@ use crate::codec::attempt::outcome_code;
 use crate::codec::subscription::{Written, merge_patch, read, show as show_json, show_secret};
 use crate::config::duration;
 use crate::domain::id::SubscriptionId;
-use crate::domain::signature::{Secret, Secrets};
+use crate::domain::signature::{SECRETS_MAX, Secret, Secrets};
 use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
 use crate::ports::{StoreError, StoredSubscription};
 
@@ -26,7 +26,7 @@ mod declare;
 pub use declare::{declare, declare_one};
 
 /// How often a change is tried again when another one was faster.
-const CONFLICT_TRIES: usize = 5;
+pub(super) const CONFLICT_TRIES: usize = 5;
 
 /// Creates one; answers it with its secret, shown this once.
 ///
@@ -53,14 +53,12 @@ pub async fn create(
     };
     let stored = StoredSubscription {
         subscription: Arc::new(subscription),
-        secrets: Secrets {
-            current: new_secret(&api),
-            previous: None,
-        },
+        secrets: Secrets::only(new_secret(&api)),
         version: 1,
     };
     api.ports.subscriptions.put(stored.clone(), None).await?;
-    Ok(created(&stored.subscription.id, shown_with_secret(&stored)))
+    let document = warned(&api, &stored, shown_with_secret(&stored));
+    Ok(created(&stored.subscription.id, document))
 }
 
 /// A page of them, by id.
@@ -115,11 +113,11 @@ pub async fn change(
 ) -> Result<Json<Value>, Problem> {
     let (changed, rotated) = update(&api, &id, |stored| patched(&api, stored, &patch)).await?;
     // Another way of signing needs another secret, which is shown this once.
-    Ok(Json(if rotated {
-        shown_with_secret(&changed)
-    } else {
-        shown(&changed)
-    }))
+    let document = match rotated {
+        true => shown_with_secret(&changed),
+        false => shown(&changed),
+    };
+    Ok(Json(warned(&api, &changed, document)))
 }
 
 /// Deletes one; its waiting deliveries are dead-lettered when they are due.
@@ -187,12 +185,11 @@ pub async fn rotate_secret(
             .filter(|overlap| overlap.as_secs() <= 30 * 24 * 3600)
             .ok_or_else(|| FieldFault::new("overlap", expected))?,
     };
-    let until = api.ports.clock.now().after(overlap);
+    let now = api.ports.clock.now();
+    let until = now.after(overlap);
     let (rotated, ()) = update(&api, &id, |stored| {
-        let secrets = Secrets {
-            current: new_secret(&api),
-            previous: Some((stored.secrets.current.clone(), until)),
-        };
+        let secrets = stored.secrets.rotated(new_secret(&api), now, until);
+        let secrets = secrets.ok_or_else(too_many_secrets)?;
         Ok((stored.subscription.as_ref().clone(), secrets, ()))
     })
     .await?;
@@ -202,6 +199,13 @@ pub async fn rotate_secret(
         "secret": show_secret(&rotated.secrets.current, signing),
         "overlap_until": until.to_string(),
     })))
+}
+
+fn too_many_secrets() -> Problem {
+    let detail = format!(
+        "{SECRETS_MAX} secrets sign for this subscription already: wait until an overlap is over"
+    );
+    Problem::new(StatusCode::CONFLICT, "too_many_secrets", detail)
 }
 
 async fn find(api: &Api, id: &SubscriptionId) -> Result<StoredSubscription, Problem> {
@@ -260,10 +264,7 @@ fn patched(
     }
     let rotated = written.spec.signing != old.spec.signing;
     let secrets = match rotated {
-        true => Secrets {
-            current: new_secret(api),
-            previous: None,
-        },
+        true => Secrets::only(new_secret(api)),
         false => stored.secrets.clone(),
     };
     let subscription = Subscription {
@@ -326,6 +327,21 @@ fn shown_with_secret(stored: &StoredSubscription) -> Value {
     let secret = show_secret(&stored.secrets.current, signing);
     document.insert("secret".to_owned(), secret);
     document.into()
+}
+
+/// The same, with a warning when nothing would be sent there as things are. That may change: a
+/// subscription outlives `egress.allow`, and a name what it resolves to.
+fn warned(api: &Api, stored: &StoredSubscription, mut document: Value) -> Value {
+    let url = stored.subscription.spec.url.url();
+    if let Err(refusal) = api.egress.check_url(url) {
+        document["warnings"] = json!([{
+            "field": "url",
+            "code": "blocked_address",
+            "rule": refusal.rule.code(),
+            "detail": format!("{refusal}: nothing is sent there {}", refusal.rule.unless()),
+        }]);
+    }
+    document
 }
 
 fn new_id(api: &Api) -> SubscriptionId {

@@ -12,6 +12,7 @@ use crate::adapters::rabbitmq::{Overdue, Rabbit, RabbitSettings};
 use crate::adapters::redis::{Redis, RedisSettings};
 use crate::adapters::sqlite::{Sqlite, SqliteSettings};
 use crate::adapters::system::{SystemChance, SystemClock};
+use crate::codec::vault::Vault;
 use crate::config::Config;
 use crate::ports::{Backend, Chance, Clock, Ports, StoreError, Transport};
 use crate::telemetry::Telemetry;
@@ -59,6 +60,7 @@ fn embedded(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<P
         audit_body_bytes: config.audit.body_bytes,
         clock: Arc::clone(&clock),
         audit_dropped: Arc::clone(audit_dropped),
+        vault: vault(config),
     })?;
     Ok(Ports {
         clock,
@@ -137,7 +139,12 @@ fn redis(
         clock: Arc::new(SystemClock),
         telemetry: telemetry.clone(),
         audit_dropped: Arc::clone(audit_dropped),
+        vault: vault(config),
     })?)
+}
+
+fn vault(config: &Config) -> Vault {
+    Vault::new(config.secrets.keys.clone(), Arc::new(SystemChance))
 }
 
 fn transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {

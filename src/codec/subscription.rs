@@ -12,18 +12,23 @@ use crate::domain::pattern::{Pattern, TypeGlob};
 use crate::domain::retry::{Exponential, RetryOverride};
 use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{
-    CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, EndpointUrl, FieldFault,
-    Filter, Format, RateLimit, Scope, Signing, Spec, Subscription,
+    CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, FieldFault, Filter,
+    Format, RateLimit, Scope, Signing, Spec, Subscription,
 };
+use crate::domain::target::EndpointUrl;
 
 pub mod declared;
+mod patch;
 mod record;
 
+pub use patch::merge_patch;
 pub use record::{decode_record, encode_record};
 
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
 pub struct SpecRules {
+    /// Whether it was accepted before: what came since does not apply.
+    pub is_stored: bool,
     /// `egress.require_https`
     pub require_https: bool,
     /// `delivery.timeout`
@@ -64,6 +69,7 @@ const READ_ONLY: &[&str] = &[
     "created_at",
     "updated_at",
     "public_key",
+    "warnings",
 ];
 
 /// Reads a whole subscription; what is absent or null has its default.
@@ -100,7 +106,7 @@ pub fn read(document: &Map<String, Value>, rules: &SpecRules) -> Result<Written,
         tenant: Scope::parse(required("tenant")?)?,
         enabled: field("enabled").map_or(Ok(true), |value| boolean("enabled", value))?,
         spec: Spec {
-            url: EndpointUrl::parse(required("url")?, format, rules.require_https)?,
+            url: url(required("url")?, format, rules)?,
             format,
             description: field("description").map_or(Ok(String::new()), description)?,
             event_types: field("event_types").map_or_else(any_type, event_types)?,
@@ -116,27 +122,12 @@ pub fn read(document: &Map<String, Value>, rules: &SpecRules) -> Result<Written,
     })
 }
 
-/// Applies `patch` to `target` as RFC 7396 says.
-pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, change) in patch {
-        match change {
-            Value::Null => {
-                target.remove(key);
-            }
-            Value::Object(inner) => {
-                let slot = target.entry(key.clone()).or_insert_with(|| json!({}));
-                if !slot.is_object() {
-                    *slot = json!({});
-                }
-                if let Value::Object(slot) = slot {
-                    merge_patch(slot, inner);
-                }
-            }
-            other => {
-                target.insert(key.clone(), other.clone());
-            }
-        }
-    }
+fn url(text: &str, format: Format, rules: &SpecRules) -> Result<EndpointUrl, FieldFault> {
+    let url = match rules.is_stored {
+        true => EndpointUrl::parse_stored(text),
+        false => EndpointUrl::parse(text, format, rules.require_https),
+    };
+    Ok(url?)
 }
 
 /// The subscription as the API shows it. `secrets` only serves the public key.
@@ -399,6 +390,7 @@ mod tests {
 
     fn rules() -> SpecRules {
         SpecRules {
+            is_stored: false,
             require_https: false,
             timeout: Duration::from_secs(10),
             retry: Exponential::default(),
@@ -482,13 +474,5 @@ mod tests {
         let filtered =
             json!({"tenant": "a", "url": "https://example.com/", "filter": {"nope": [1]}});
         assert!(try_read(&filtered).unwrap_err().field.starts_with("filter"));
-    }
-
-    #[test]
-    fn merging_follows_rfc_7396() {
-        let mut target = json!({"a": {"b": 1, "c": 2}, "d": 3, "e": 4});
-        let patch = json!({"a": {"b": null, "x": {"y": 1}}, "d": null, "e": [1]});
-        merge_patch(target.as_object_mut().unwrap(), patch.as_object().unwrap());
-        assert_eq!(target, json!({"a": {"c": 2, "x": {"y": 1}}, "e": [1]}));
     }
 }

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::connection::{BrokerUrls, RedisUrl};
 use super::schema::{self, Given, Kind as _, Problem, Section, Setting, sections};
-use super::secret::KeyRing;
 use super::values::{LogForm, PrefixRule};
+use crate::domain::keys::KeyRing;
 use crate::domain::subscription::RateLimit;
 
 const fn ms(ms: u64) -> Duration {
@@ -157,8 +157,9 @@ sections! {
 
     /// Encryption of signing secrets at rest.
     secrets: Secrets {
-        /// The first key encrypts, all decrypt. `openssl rand -base64 32` makes one. Not in
-        /// effect yet.
+        /// The first key encrypts, all decrypt: to change it, put another in front, have `carillon
+        /// secrets rotate` encrypt all under it, and take the old one away. `openssl rand -base64
+        /// 32` makes one. Without keys, secrets are stored as they are.
         keys: KeyRing = KeyRing::default(),
     }
 

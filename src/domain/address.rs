@@ -2,13 +2,18 @@
 //!
 //! A webhook URL is chosen by a customer, so anything that is not the public internet is
 //! refused unless `egress.allow` names it: the special-purpose registries of IANA for
-//! IPv4 and IPv6 (RFC 6890 and its successors), multicast, and the address at which
-//! Azure serves its instances. IPv4 addresses inside IPv6 ones are judged as IPv4.
+//! IPv4 and IPv6 (RFC 6890 and its successors), multicast, the address at which
+//! Azure serves its instances, and all of IPv6 but 2000::/3, which alone is given out for the
+//! public internet. IPv4 addresses mapped into IPv6 are judged as IPv4.
 //! There is no setting that turns the rules off as a whole.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use url::{Host, Url};
+
+use super::target::is_denied_port;
 
 /// Which addresses are reachable.
 #[derive(Clone, Debug, Default)]
@@ -19,14 +24,32 @@ pub struct EgressRules {
     pub deny: Vec<IpNet>,
 }
 
-/// Why an address is refused.
+/// Why a request may not be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is {}", rule.sentence())]
-pub struct AddressRefusal {
-    /// The address.
-    pub address: IpAddr,
+#[error("{target} is {}", rule.sentence())]
+pub struct EgressRefusal {
+    /// Where it was to go.
+    pub target: Refused,
     /// The rule that says no.
     pub rule: EgressRule,
+}
+
+/// What is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// This address.
+    Address(IpAddr),
+    /// This port, on every host.
+    Port(u16),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Port(port) => write!(f, "port {port}"),
+        }
+    }
 }
 
 /// The rules that say no.
@@ -50,8 +73,10 @@ pub enum EgressRule {
     Transition,
     /// Multicast and broadcast.
     Multicast,
-    /// Reserved.
+    /// Reserved, or not given out yet.
     Reserved,
+    /// A port on which no HTTP is expected.
+    Port,
 }
 
 impl EgressRule {
@@ -68,6 +93,16 @@ impl EgressRule {
             Self::Transition => "transition",
             Self::Multicast => "multicast",
             Self::Reserved => "reserved",
+            Self::Port => "port",
+        }
+    }
+
+    /// What would let a request pass, as the end of a sentence.
+    pub fn unless(self) -> &'static str {
+        match self {
+            Self::Denied => "as long as `egress.deny` names it",
+            Self::Port => "whatever the address",
+            _ => "unless `egress.allow` names it",
         }
     }
 
@@ -83,6 +118,7 @@ impl EgressRule {
             Self::Transition => "an address that translates to IPv4",
             Self::Multicast => "a multicast or broadcast address",
             Self::Reserved => "a reserved address",
+            Self::Port => "one on which no webhook listens",
         }
     }
 }
@@ -91,14 +127,15 @@ impl EgressRules {
     /// Whether `address` may be connected to.
     ///
     /// # Errors
-    /// [`AddressRefusal`] with the rule that says no.
-    pub fn check(&self, address: IpAddr) -> Result<(), AddressRefusal> {
+    /// [`EgressRefusal`] with the rule that says no.
+    pub fn check(&self, address: IpAddr) -> Result<(), EgressRefusal> {
         let judged = address.to_canonical();
         let named = |nets: &[IpNet]| {
             nets.iter()
                 .any(|net| net.contains(&address) || net.contains(&judged))
         };
-        let refuse = |rule| Err(AddressRefusal { address, rule });
+        let target = Refused::Address(address);
+        let refuse = |rule| Err(EgressRefusal { target, rule });
         if named(&self.deny) {
             return refuse(EgressRule::Denied);
         }
@@ -111,6 +148,54 @@ impl EgressRules {
         };
         rule.map_or(Ok(()), refuse)
     }
+
+    /// Whether a request to `url` may be sent, as far as its text says: its port, an address in
+    /// any notation (the parser has brought `127.1`, `0x7f.1`, `2130706433` and the like into
+    /// one form), and `localhost`. Other names pass: they are judged by what they resolve to.
+    ///
+    /// # Errors
+    /// [`EgressRefusal`] with the rule that says no.
+    pub fn check_url(&self, url: &Url) -> Result<(), EgressRefusal> {
+        if let Some(port) = url.port()
+            && is_denied_port(port)
+        {
+            let (target, rule) = (Refused::Port(port), EgressRule::Port);
+            return Err(EgressRefusal { target, rule });
+        }
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.check(address.into()),
+            Some(Host::Ipv6(address)) => self.check(address.into()),
+            Some(Host::Domain(name)) if is_localhost(name) => self.loopback().map(drop),
+            Some(Host::Domain(_)) | None => Ok(()),
+        }
+    }
+
+    /// The loopback addresses that are permitted. They are ours and not a stranger's
+    /// answer, so permitting one family is enough.
+    ///
+    /// # Errors
+    /// [`EgressRefusal`] when neither is.
+    pub fn loopback(&self) -> Result<Vec<IpAddr>, EgressRefusal> {
+        let both = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        self.check(both[0]).or_else(|refusal| {
+            let other = self.check(both[1]);
+            other.map_err(|_| refusal)
+        })?;
+        Ok(both
+            .into_iter()
+            .filter(|address| self.check(*address).is_ok())
+            .collect())
+    }
+}
+
+/// Whether a name is the machine's own (RFC 6761 section 6.3).
+pub fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or(name);
+    last.eq_ignore_ascii_case("localhost")
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
@@ -152,6 +237,11 @@ const V6_RULES: &[(Ipv6Net, EgressRule)] = &[
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), EgressRule::Loopback),
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 96), EgressRule::Transition),
     (
+        // IPv4-translated addresses (RFC 2765).
+        v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
+        EgressRule::Transition,
+    ),
+    (
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
         EgressRule::Transition,
     ),
@@ -182,6 +272,9 @@ const V6_RULES: &[(Ipv6Net, EgressRule)] = &[
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), EgressRule::Multicast),
 ];
 
+/// IANA IPv6 Address Space: global unicast. All else is reserved.
+const V6_PUBLIC: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
+
 fn rule_of_v4(address: Ipv4Addr) -> Option<EgressRule> {
     V4_RULES
         .iter()
@@ -190,10 +283,10 @@ fn rule_of_v4(address: Ipv4Addr) -> Option<EgressRule> {
 }
 
 fn rule_of_v6(address: Ipv6Addr) -> Option<EgressRule> {
-    V6_RULES
-        .iter()
-        .find(|(net, _)| net.contains(&address))
+    let special = V6_RULES.iter().find(|(net, _)| net.contains(&address));
+    special
         .map(|(_, rule)| *rule)
+        .or((!V6_PUBLIC.contains(&address)).then_some(EgressRule::Reserved))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::address::AddressRefusal;
+use super::address::EgressRefusal;
 use super::subscription::Format;
 use super::timestamp::UnixMillis;
 
@@ -30,7 +30,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The address may not be connected to.
-    Blocked(AddressRefusal),
+    Blocked(EgressRefusal),
     /// The name has no address.
     NameNotFound,
     /// The name servers gave no usable answer.

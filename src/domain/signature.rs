@@ -25,20 +25,24 @@ type HmacSha256 = Hmac<Sha256>;
 #[derive(Clone)]
 pub struct Secret(Zeroizing<[u8; 32]>);
 
-/// A subscription's secrets: the current one, and during a rotation the one before.
+/// Most secrets of one subscription that sign at once: the current one, and those before it
+/// whose overlaps are not over.
+pub const SECRETS_MAX: usize = 5;
+
+/// A subscription's secrets: the current one, and during a rotation those before.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     /// Signs first.
     pub current: Secret,
-    /// Signs too, until its time is over.
-    pub previous: Option<(Secret, UnixMillis)>,
+    /// Those before it, newest first. Each signs too, until its time is over.
+    pub previous: Vec<(Secret, UnixMillis)>,
 }
 
 /// Signing keys with their state prepared, so that signing hashes the message alone.
 #[derive(Clone)]
 pub struct SigningKeys {
     current: PreparedKey,
-    previous: Option<(PreparedKey, UnixMillis)>,
+    previous: Vec<(PreparedKey, UnixMillis)>,
 }
 
 #[derive(Clone)]
@@ -101,6 +105,31 @@ impl fmt::Debug for SigningKeys {
     }
 }
 
+impl Secrets {
+    /// Only this one.
+    pub fn only(current: Secret) -> Self {
+        Self {
+            current,
+            previous: Vec::new(),
+        }
+    }
+
+    /// These with another current one at `now`. The one that is current signs too until `until`,
+    /// and each before it for as long as it was to, but no longer than that. `None` when too many
+    /// would sign.
+    pub fn rotated(&self, current: Secret, now: UnixMillis, until: UnixMillis) -> Option<Self> {
+        let current_too = std::iter::once((&self.current, until));
+        let before = self.previous.iter();
+        let before = before.map(|(secret, own)| (secret, until.min(*own)));
+        let previous = current_too.chain(before).filter(|(_, until)| now < *until);
+        let previous: Vec<_> = previous
+            .map(|(secret, until)| (secret.clone(), until))
+            .collect();
+        let signing = 1 + previous.len();
+        (signing <= SECRETS_MAX).then_some(Self { current, previous })
+    }
+}
+
 impl PreparedKey {
     fn new(secret: &Secret, signing: Signing) -> Self {
         match signing {
@@ -134,8 +163,9 @@ impl SigningKeys {
             current: PreparedKey::new(&secrets.current, signing),
             previous: secrets
                 .previous
-                .as_ref()
-                .map(|(secret, until)| (PreparedKey::new(secret, signing), *until)),
+                .iter()
+                .map(|(secret, until)| (PreparedKey::new(secret, signing), *until))
+                .collect(),
         }
     }
 
@@ -355,110 +385,4 @@ fn hmac_of(state: &HmacSha256, parts: &[&[u8]]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixMillis = UnixMillis(1_772_368_200_999);
-
-    fn secrets(previous: Option<UnixMillis>) -> Secrets {
-        Secrets {
-            current: Secret::new([1; 32]),
-            previous: previous.map(|until| (Secret::new([2; 32]), until)),
-        }
-    }
-
-    fn key(byte: u8) -> VerificationKey {
-        VerificationKey::Secret(Secret::new([byte; 32]))
-    }
-
-    #[test]
-    fn either_secret_verifies_during_the_overlap_and_only_then() {
-        let until = UnixMillis(NOW.0 + 10_000);
-        let keys = SigningKeys::new(&secrets(Some(until)), Signing::HmacSha256);
-        for (at, both) in [(NOW, true), (until, false)] {
-            let signature = keys.standard("msg_1", at, b"{}");
-            let timestamp = at.seconds().to_string();
-            let headers = SignedHeaders {
-                id: Some("msg_1"),
-                timestamp: Some(&timestamp),
-                signature: Some(&signature),
-                leicbit: None,
-            };
-            assert_eq!(key(1).verify_standard(&headers, b"{}", at, 300), Ok(()));
-            let old = key(2).verify_standard(&headers, b"{}", at, 300);
-            assert_eq!(old.is_ok(), both);
-            let leicbit = keys.leicbit(at, b"{}");
-            assert_eq!(key(1).verify_leicbit(&leicbit, b"{}", at, 300), Ok(()));
-            assert_eq!(
-                key(2).verify_leicbit(&leicbit, b"{}", at, 300).is_ok(),
-                both
-            );
-        }
-    }
-
-    #[test]
-    fn a_changed_part_is_noticed() {
-        let keys = SigningKeys::new(&secrets(None), Signing::HmacSha256);
-        let signature = keys.standard("msg_1", NOW, b"{}");
-        let timestamp = NOW.seconds().to_string();
-        let good = SignedHeaders {
-            id: Some("msg_1"),
-            timestamp: Some(&timestamp),
-            signature: Some(&signature),
-            leicbit: None,
-        };
-        let verify = |headers: &SignedHeaders<'_>, body: &[u8]| {
-            key(1).verify_standard(headers, body, NOW, 300)
-        };
-        assert_eq!(verify(&good, b"{}"), Ok(()));
-        assert_eq!(verify(&good, b"{ }"), Err(SignatureFault::NoMatch));
-        let other_id = SignedHeaders {
-            id: Some("msg_2"),
-            ..good
-        };
-        assert_eq!(verify(&other_id, b"{}"), Err(SignatureFault::NoMatch));
-        let late = key(1).verify_standard(&good, b"{}", UnixMillis(NOW.0 + 301_000), 300);
-        assert!(matches!(late, Err(SignatureFault::OutsideTolerance { .. })));
-        let unsigned = SignedHeaders {
-            signature: None,
-            ..good
-        };
-        let missing = SignatureFault::MissingHeader("webhook-signature");
-        assert_eq!(verify(&unsigned, b"{}"), Err(missing));
-    }
-
-    #[test]
-    fn key_pairs_sign_and_verify() {
-        let secret = Secret::new([7; 32]);
-        let public = VerificationKey::parse(&secret.public_key()).unwrap();
-        let secrets = Secrets {
-            current: secret,
-            previous: None,
-        };
-        let keys = SigningKeys::new(&secrets, Signing::Ed25519);
-        let signature = keys.standard("msg_1", NOW, b"{}");
-        assert!(signature.starts_with("v1a,"));
-        let timestamp = NOW.seconds().to_string();
-        let headers = SignedHeaders {
-            id: Some("msg_1"),
-            timestamp: Some(&timestamp),
-            signature: Some(&signature),
-            leicbit: None,
-        };
-        assert_eq!(public.verify_standard(&headers, b"{}", NOW, 300), Ok(()));
-        assert!(public.verify_standard(&headers, b"{}x", NOW, 300).is_err());
-        assert!(key(7).verify_standard(&headers, b"{}", NOW, 300).is_err());
-    }
-
-    #[test]
-    fn secrets_are_read_in_both_forms_and_never_shown_by_accident() {
-        let secret = Secret::new([0xAB; 32]);
-        for text in [secret.to_hex(), secret.to_whsec()] {
-            assert_eq!(Secret::parse(&text).unwrap().bytes(), secret.bytes());
-        }
-        for bad in ["", "whsec_", "whsec_!!", "abcd", &"g".repeat(64)] {
-            assert!(Secret::parse(bad).is_none(), "{bad}");
-        }
-        assert_eq!(format!("{secret:?}"), "Secret(…)");
-    }
-}
+mod tests;

@@ -4,20 +4,17 @@
 //! [`CustomHeaders`] override nothing that Carillon sets. The JSON form and its
 //! defaults are in `codec::subscription`.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use url::Url;
 
-use super::id::{SubscriptionId, TenantId, shown};
+use super::id::{SubscriptionId, TenantId};
 use super::pattern::{Pattern, TypeGlob};
 use super::retry::RetryOverride;
+use super::target::EndpointUrl;
 use super::timestamp::UnixMillis;
 
-/// Longest endpoint URL, in bytes.
-pub const URL_BYTES_MAX: usize = 2048;
 /// Longest description, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 256;
 /// Most custom headers.
@@ -142,71 +139,6 @@ impl FieldFault {
             field: field.into(),
             problem: problem.into(),
         }
-    }
-}
-
-/// A URL that a subscription of its format may have.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EndpointUrl(Url);
-
-impl EndpointUrl {
-    /// Checks scheme, host, user info and fragment.
-    ///
-    /// # Errors
-    /// [`FieldFault`] of `url`.
-    pub fn parse(text: &str, format: Format, require_https: bool) -> Result<Self, FieldFault> {
-        let fault = |problem: String| Err(FieldFault::new("url", problem));
-        if text.len() > URL_BYTES_MAX {
-            return fault(format!(
-                "must be at most {URL_BYTES_MAX} bytes, found {}",
-                text.len()
-            ));
-        }
-        let url = match Url::parse(text) {
-            Ok(url) => url,
-            Err(error) => {
-                let found = shown(text);
-                return fault(format!("must be an absolute URL, found {found}: {error}"));
-            }
-        };
-        match (url.scheme(), format) {
-            ("https", _) => {}
-            ("http", Format::Standard) if !require_https => {}
-            ("http", Format::Leicbit) => {
-                return fault("must be https: the format leicbit is sent by HTTPS only".to_owned());
-            }
-            ("http", Format::Standard) => {
-                return fault("must be https: `egress.require_https` is set".to_owned());
-            }
-            (other, _) => return fault(format!("must be https, found the scheme {other:?}")),
-        }
-        if url.host_str().is_none_or(str::is_empty) {
-            return fault("must name a host".to_owned());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            let advice = "must not carry a user name or password: use `headers` instead";
-            return fault(advice.to_owned());
-        }
-        if url.fragment().is_some() {
-            return fault("must not have a fragment (`#…`): it is never sent".to_owned());
-        }
-        Ok(Self(url))
-    }
-
-    /// The parsed URL.
-    pub fn url(&self) -> &Url {
-        &self.0
-    }
-
-    /// The URL's text.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Debug for EndpointUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -413,35 +345,6 @@ fn value_problem(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_keep_the_rules_of_their_format() {
-        use Format::{Leicbit, Standard};
-        let ok = |text, format, https| EndpointUrl::parse(text, format, https).is_ok();
-        assert!(ok("https://example.com/hook?x=1", Standard, true));
-        assert!(ok("https://example.com", Leicbit, false));
-        assert!(ok("http://example.com", Standard, false));
-        assert!(!ok("http://example.com", Standard, true));
-        assert!(!ok("http://example.com", Leicbit, false));
-        let long = format!("https://example.com/{}", "x".repeat(URL_BYTES_MAX));
-        for bad in [
-            "",
-            "example.com",
-            "/hook",
-            "ftp://example.com",
-            "file:///etc/passwd",
-            "javascript:alert(1)",
-            "https://",
-            "https://user@example.com",
-            "https://:pw@example.com",
-            "https://example.com/#part",
-            "https://exa mple.com",
-            long.as_str(),
-        ] {
-            let fault = EndpointUrl::parse(bad, Standard, false).unwrap_err();
-            assert_eq!(fault.field, "url", "{bad}");
-        }
-    }
 
     #[test]
     fn headers_override_nothing() {

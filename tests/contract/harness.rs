@@ -233,6 +233,7 @@ pub fn event_ids(taken: &[Taken<Bytes>]) -> Vec<String> {
 
 pub fn subscription(tenant: &str, n: u32, description: &str) -> StoredSubscription {
     let rules = SpecRules {
+        is_stored: false,
         require_https: false,
         timeout: Duration::from_secs(10),
         retry: Exponential::default(),
@@ -250,10 +251,7 @@ pub fn subscription(tenant: &str, n: u32, description: &str) -> StoredSubscripti
             created_at: UnixMillis(1),
             updated_at: UnixMillis(1),
         }),
-        secrets: Secrets {
-            current: Secret::new([7; 32]),
-            previous: None,
-        },
+        secrets: Secrets::only(Secret::new([7; 32])),
         version: 1,
     }
 }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use carillon::adapters::rabbitmq::{Rabbit, RabbitSettings, declared};
 use carillon::adapters::redis::{Redis, RedisSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
+use carillon::codec::vault::Vault;
 use carillon::config::Config;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{Backend, Clock as _, StoreError};
@@ -68,6 +69,7 @@ impl Servers {
     async fn redis(&self, limits: Limits) -> Arc<Redis> {
         let config = self.config();
         let redis = Redis::open(RedisSettings {
+            vault: Vault::default(),
             url: config.redis.url.unwrap(),
             ca_file: None,
             prefix: config.redis.prefix,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
+use carillon::codec::vault::Vault;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::Clock;
 
@@ -39,6 +40,7 @@ impl SqliteHarness {
 
     fn open(path: PathBuf, limits: Limits, clock: Arc<SetClock>) -> Arc<Sqlite> {
         Sqlite::open(SqliteSettings {
+            vault: Vault::default(),
             path,
             dedup_window: limits.dedup_window,
             audit_keep: limits.audit_keep,

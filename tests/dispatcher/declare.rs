@@ -11,6 +11,7 @@ use carillon::adapters::https::{HttpsSettings, HttpsTransport};
 use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
 use carillon::api::{ApiContext, DECLARED_MAX, Tester, router};
+use carillon::codec::vault::Vault;
 use carillon::domain::attempt::Attempt;
 use carillon::domain::id::SubscriptionId;
 use carillon::domain::signature::Secret;
@@ -365,6 +366,7 @@ impl Tester for NoTester {
 fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
     let config = &setup.config;
     let store = Sqlite::open(SqliteSettings {
+        vault: Vault::default(),
         path: config.embedded.path.clone(),
         dedup_window: config.dedup.window,
         audit_keep: Duration::from_secs(60),
@@ -405,6 +407,8 @@ fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
         ports,
         tester: Arc::new(NoTester),
         rules: config.spec_rules(),
+        egress: config.egress_rules(),
+        encrypts: false,
         event_bytes_max: config.intake.max_event_bytes,
         admin_token: None,
     }))

@@ -1,7 +1,8 @@
 //! Secrets: signatures of every kind checked at the receiver, rotations, changes of kind.
 
 use carillon::cli::receiver::{Received, signed_headers};
-use carillon::domain::signature::VerificationKey;
+use carillon::domain::keys::{KeyRing, MasterKey};
+use carillon::domain::signature::{Secret, VerificationKey};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
@@ -170,4 +171,107 @@ async fn another_way_of_signing_shows_another_secret() {
     api.publish(&event("shared")).await;
     let seen = hooks.arrived("all", 2).await.remove(1);
     assert!(verifies(&seen, whsec) && !verifies(&seen, made.whsec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_within_an_overlap_ends_no_secret() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let made = api.subscribe(&hooks.url("all"), json!({})).await;
+    let path = format!("{}/rotate-secret", made.path());
+    let mut secrets = vec![made.whsec().to_owned()];
+    for n in 1..5 {
+        let rotated = api
+            .post(&path, &json!({ "overlap": "1h" }))
+            .await
+            .expect(200);
+        secrets.push(rotated["secret"]["whsec"].as_str().unwrap().to_owned());
+        api.publish(&event(&format!("e{n}"))).await;
+        let last = hooks.arrived("all", n).await.pop().unwrap();
+        assert_eq!(signatures(&last).len(), n + 1);
+        assert!(secrets.iter().all(|secret| verifies(&last, secret)), "{n}");
+    }
+    let answer = api.post(&path, &json!({ "overlap": "1h" })).await;
+    answer.refused(409, "too_many_secrets");
+    api.post(&path, &json!({ "overlap": "0s" }))
+        .await
+        .expect(200);
+    api.publish(&event("last")).await;
+    let last = hooks.arrived("all", 5).await.pop().unwrap();
+    assert!(!secrets.iter().any(|secret| verifies(&last, secret)));
+}
+
+/// A ring of keys, each named by the letter that it is made of.
+fn ring(names: &str) -> KeyRing {
+    let mut keys = KeyRing::default();
+    for name in names.chars() {
+        let key = MasterKey {
+            id: name.to_string(),
+            key: Secret::new([name as u8; 32]),
+        };
+        keys.add(key).unwrap();
+    }
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_changed_one_after_the_other() {
+    let hooks = Hooks::start().await;
+    let carillon = Dispatcher::start().await;
+    let made = carillon.api.subscribe(&hooks.url("all"), json!({})).await;
+    let others: Vec<_> = (0..120)
+        .map(|n| {
+            json!({
+                "tenant": "other", "url": hooks.url(&format!("other-{n}")), "event_types": ["none"],
+            })
+        })
+        .collect();
+    carillon
+        .api
+        .put("/v1/subscriptions", &json!(others))
+        .await
+        .expect(200);
+    let rotate = "/v1/secrets/rotate";
+    carillon
+        .api
+        .post(rotate, &json!({}))
+        .await
+        .refused(409, "no_keys");
+    let mut carillon = carillon;
+    for (n, (names, next)) in [("a", "ba"), ("ba", "b"), ("b", "b")]
+        .into_iter()
+        .enumerate()
+    {
+        let (mut setup, _) = carillon.stop().await;
+        setup.config.secrets.keys = ring(names);
+        carillon = setup.start().await;
+        let api = &carillon.api;
+        let first = api.post(rotate, &json!({})).await.expect(200);
+        assert_eq!(first["rotated"], 100);
+        let rest = json!({ "cursor": first["next"] });
+        let rest = api.post(rotate, &rest).await.expect(200);
+        assert_eq!(rest, json!({ "rotated": 21, "next": null }));
+        // What is left of the ring opens all.
+        let (mut setup, _) = carillon.stop().await;
+        setup.config.secrets.keys = ring(next);
+        carillon = setup.start().await;
+        carillon.api.publish(&event(&format!("e{n}"))).await;
+        let last = hooks.arrived("all", n + 1).await.pop().unwrap();
+        assert!(verifies(&last, made.whsec()), "{names}");
+    }
+    // Without the key nothing is lost: events wait for it.
+    let (mut setup, _) = carillon.stop().await;
+    setup.config.secrets.keys = ring("c");
+    let carillon = setup.start().await;
+    let read = carillon.api.get(&made.path()).await;
+    assert!((500..600).contains(&read.status), "{read:?}");
+    carillon.api.publish(&event("waits")).await;
+    let (mut setup, _) = carillon.stop().await;
+    assert_eq!(hooks.seen("all").len(), 3);
+    setup.config.secrets.keys = ring("cb");
+    let carillon = setup.start().await;
+    let last = hooks.arrived("all", 4).await.pop().unwrap();
+    assert!(verifies(&last, made.whsec()));
+    drop(carillon);
 }

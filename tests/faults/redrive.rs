@@ -15,6 +15,7 @@ use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
 use carillon::cli::receiver::{Behaviour, Receiver, ReceiverSettings, Reply};
 use carillon::codec;
+use carillon::codec::vault::Vault;
 use carillon::config::Config;
 use carillon::domain::delivery::{DeadLetter, DeadReason, Delivery, EventFacts, LastAttempt};
 use carillon::domain::id::{EventId, EventType, SubscriptionId, TenantId};
@@ -304,6 +305,7 @@ impl Place {
     /// The file, as soon as it is free.
     async fn sqlite(&self) -> Arc<Sqlite> {
         let settings = SqliteSettings {
+            vault: Vault::default(),
             path: self.folder.path().join("carillon.db"),
             dedup_window: DEDUP_WINDOW,
             audit_keep: Duration::from_secs(3600),
@@ -345,6 +347,7 @@ impl Servers {
         let broker = ("CARILLON_BROKER__URL".to_owned(), self.broker.clone());
         let config = Config::load(None, [url, broker]).unwrap().config;
         let redis = Redis::open(RedisSettings {
+            vault: Vault::default(),
             url: config.redis.url.unwrap(),
             ca_file: None,
             prefix: "carillon".to_owned(),

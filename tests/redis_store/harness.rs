@@ -12,6 +12,7 @@ use carillon::adapters::redis::{Redis, RedisSettings};
 use carillon::adapters::system::SystemClock;
 use carillon::codec;
 use carillon::codec::subscription::SpecRules;
+use carillon::codec::vault::Vault;
 use carillon::config::Config;
 use carillon::domain::attempt::{Attempt, NextAction, Response, SentRequest, Timing};
 use carillon::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
@@ -39,6 +40,7 @@ pub fn settings(url: &str, prefix: &str) -> RedisSettings {
     ];
     let config = Config::load(None, env).unwrap().config;
     RedisSettings {
+        vault: Vault::default(),
         url: config.redis.url.unwrap(),
         ca_file: None::<PathBuf>,
         prefix: prefix.to_owned(),
@@ -86,6 +88,7 @@ pub fn key(n: u32) -> LedgerKey {
 
 pub fn subscription(tenant: &str, n: u32, description: &str) -> StoredSubscription {
     let rules = SpecRules {
+        is_stored: false,
         require_https: false,
         timeout: Duration::from_secs(10),
         retry: Exponential::default(),
@@ -103,10 +106,7 @@ pub fn subscription(tenant: &str, n: u32, description: &str) -> StoredSubscripti
             created_at: UnixMillis(1),
             updated_at: UnixMillis(1),
         }),
-        secrets: Secrets {
-            current: Secret::new([7; 32]),
-            previous: None,
-        },
+        secrets: Secrets::only(Secret::new([7; 32])),
         version: 1,
     }
 }

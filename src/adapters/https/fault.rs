@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::CertificateError;
 
-use crate::domain::address::AddressRefusal;
+use crate::domain::address::EgressRefusal;
 use crate::domain::outcome::{Failure, TlsFailure};
 
 use super::probe::Stage;
@@ -30,7 +30,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// The address may not be connected to.
-    pub(super) fn blocked(refusal: AddressRefusal) -> Self {
+    pub(super) fn blocked(refusal: EgressRefusal) -> Self {
         Self {
             detail: refusal.to_string(),
             failure: Failure::Blocked(refusal),
@@ -56,7 +56,7 @@ impl Fault {
             if let Some(lookup) = cause.downcast_ref::<LookupError>() {
                 return Self::of_lookup(lookup, connect_limit);
             }
-            if let Some(refusal) = cause.downcast_ref::<AddressRefusal>() {
+            if let Some(refusal) = cause.downcast_ref::<EgressRefusal>() {
                 return Self::blocked(refusal.clone());
             }
             failure = recognise(cause, stage).or(failure);

@@ -104,7 +104,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::domain::address::{AddressRefusal, EgressRule};
+    use crate::domain::address::{EgressRefusal, EgressRule};
 
     /// Opens a connection to a listener on loopback as the client would.
     async fn open(rules: EgressRules) -> Result<(), BoxError> {
@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_leads_to_a_denied_address_is_not_used() {
         let error = open(EgressRules::default()).await.unwrap_err();
-        let refusal = error.downcast_ref::<AddressRefusal>().unwrap();
+        let refusal = error.downcast_ref::<EgressRefusal>().unwrap();
         assert_eq!(refusal.rule, EgressRule::Loopback);
     }
 

@@ -9,7 +9,7 @@
 //! Names are asked for as they stand: no search domains, no hosts file. `localhost` is
 //! never asked for (RFC 6761 section 6.3).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use reqwest::dns::{Addrs, Resolve, Resolving};
 use tokio::time::Instant;
 
-use crate::domain::address::{AddressRefusal, EgressRules};
+use crate::domain::address::{EgressRefusal, EgressRules, is_localhost};
 
 use super::probe::Probe;
 
@@ -55,7 +55,7 @@ const LOCAL_NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCAL
 pub(super) enum LookupError {
     /// One of its addresses may not be connected to.
     #[error(transparent)]
-    Blocked(AddressRefusal),
+    Blocked(EgressRefusal),
     /// It has no address.
     #[error("the name `{0}` has no address")]
     NotFound(String),
@@ -97,7 +97,7 @@ impl GuardedResolver {
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
         let host = host.strip_suffix('.').unwrap_or(host);
         if is_localhost(host) {
-            return self.loopback();
+            return self.rules.loopback().map_err(LookupError::Blocked);
         }
         // A name that DNS cannot express (an empty or too long label) has no address.
         let absent = || LookupError::NotFound(host.to_owned());
@@ -116,21 +116,6 @@ impl GuardedResolver {
             return Err(absent());
         }
         Ok(addresses.into_iter().take(ADDRESSES_MAX).collect())
-    }
-
-    /// The loopback addresses that are permitted. They are ours and not a stranger's
-    /// answer, so permitting one family is enough.
-    fn loopback(&self) -> Result<Vec<IpAddr>, LookupError> {
-        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        let v4_refusal = self.rules.check(v4).err();
-        let v6_refusal = self.rules.check(v6).err();
-        match (v4_refusal, v6_refusal) {
-            (None, None) => Ok(vec![v4, v6]),
-            (None, Some(_)) => Ok(vec![v4]),
-            (Some(_), None) => Ok(vec![v6]),
-            (Some(refusal), Some(_)) => Err(LookupError::Blocked(refusal)),
-        }
     }
 }
 
@@ -194,11 +179,6 @@ fn options(system: ResolverOpts, time_max: Duration) -> ResolverOpts {
     options.negative_max_ttl = Some(ABSENCE_KEPT_MAX);
     options.max_active_requests = QUESTIONS_PER_SERVER_MAX;
     options
-}
-
-fn is_localhost(host: &str) -> bool {
-    let last = host.rsplit('.').next().unwrap_or(host);
-    last.eq_ignore_ascii_case("localhost")
 }
 
 fn lookup_error(host: &str, error: NetError) -> LookupError {

@@ -13,6 +13,7 @@ use super::changes::Change;
 use super::link::unavailable;
 use super::{Core, Redis};
 use crate::codec::subscription::{decode_record, encode_record};
+use crate::codec::vault::Vault;
 use crate::domain::id::SubscriptionId;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
@@ -58,7 +59,7 @@ impl SubscriptionStore for Redis {
     async fn get(&self, id: &SubscriptionId) -> Result<Option<StoredSubscription>, StoreError> {
         let record = self.core.record_of(id.as_str(), LIMIT).await?;
         record
-            .map(|record| decode(id.as_str(), &record))
+            .map(|record| decode(id.as_str(), &record, &self.core.settings.vault))
             .transpose()
     }
 
@@ -104,7 +105,7 @@ impl SubscriptionStore for Redis {
             .arg(expected.map_or(String::new(), |version| version.to_string()))
             .arg(stored.version)
             .arg(subscription.tenant.as_str())
-            .arg(encode_record(&stored));
+            .arg(encode_record(&stored, &core.settings.vault));
         core.change(&put).await.map(drop)
     }
 
@@ -115,7 +116,7 @@ impl SubscriptionStore for Redis {
         for stored in &all {
             put.arg(stored.subscription.id.as_str())
                 .arg(stored.subscription.tenant.as_str())
-                .arg(encode_record(stored));
+                .arg(encode_record(stored, &core.settings.vault));
         }
         core.change(&put).await.map(drop)
     }
@@ -227,7 +228,7 @@ impl Core {
         let damaged = |id: &str| StoreError::Damaged(format!("subscription {id}: no record"));
         let records = ids.iter().zip(records).map(|(id, record)| {
             let record = record.ok_or_else(|| damaged(id))?;
-            decode(id, &record)
+            decode(id, &record, &self.settings.vault)
         });
         Ok(Page {
             marker,
@@ -297,7 +298,7 @@ impl Core {
 }
 
 /// A damaged record is an error: left out, its owner would be told of nothing.
-fn decode(id: &str, kept: &[u8]) -> Result<StoredSubscription, StoreError> {
+fn decode(id: &str, kept: &[u8], vault: &Vault) -> Result<StoredSubscription, StoreError> {
     let damaged = |problem: &str| StoreError::Damaged(format!("subscription {id}: {problem}"));
     let mut parts = kept.splitn(3, |b| *b == b' ');
     let version = parts.next().and_then(|text| std::str::from_utf8(text).ok());
@@ -305,7 +306,7 @@ fn decode(id: &str, kept: &[u8]) -> Result<StoredSubscription, StoreError> {
     let (Some(version), Some(_scope), Some(record)) = (version, parts.next(), parts.next()) else {
         return Err(damaged("its head cannot be read"));
     };
-    let mut stored = decode_record(record).map_err(|problem| damaged(&problem))?;
+    let mut stored = decode_record(record, vault).map_err(|problem| damaged(&problem))?;
     stored.version = version;
     Ok(stored)
 }

@@ -10,6 +10,7 @@ use super::readers::Conditions;
 use super::writer::Tx;
 use super::{Sqlite, health};
 use crate::codec::subscription::{decode_record, encode_record};
+use crate::codec::vault::Vault;
 use crate::domain::id::SubscriptionId;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
@@ -28,7 +29,7 @@ impl SubscriptionStore for Sqlite {
         self.queue.open()?;
         let id = id.clone();
         let found = self.readers.read(move |conn| raw_of(conn, &id)).await?;
-        found.map(decode).transpose()
+        found.map(|raw| self.decode(raw)).transpose()
     }
 
     async fn list(
@@ -56,7 +57,7 @@ impl SubscriptionStore for Sqlite {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         let found = self.readers.read(look).await?;
-        found.into_iter().map(decode).collect()
+        found.into_iter().map(|raw| self.decode(raw)).collect()
     }
 
     /// The version written is the given one, or one more than the replaced one where
@@ -68,7 +69,7 @@ impl SubscriptionStore for Sqlite {
     ) -> Result<(), StoreError> {
         let next = expected.map_or(1, |version| version + 1);
         stored.version = stored.version.max(next);
-        let record = encode_record(&stored);
+        let record = encode_record(&stored, &self.settings.vault);
         let write = move |tx: &mut Tx<'_>| {
             let there = version_and_scope(tx.conn, &stored.subscription.id)?;
             if there.as_ref().map(|(version, _)| *version) != expected {
@@ -84,6 +85,7 @@ impl SubscriptionStore for Sqlite {
     }
 
     async fn put_all(&self, mut all: Vec<StoredSubscription>) -> Result<(), StoreError> {
+        let vault = self.settings.vault.clone();
         let write = move |tx: &mut Tx<'_>| {
             for stored in &mut all {
                 let there = version_and_scope(tx.conn, &stored.subscription.id)?;
@@ -91,7 +93,7 @@ impl SubscriptionStore for Sqlite {
                 if let Some((_, Some(scope))) = there {
                     tx.effects.changed.push(scope);
                 }
-                replace(tx, stored, &encode_record(stored))?;
+                replace(tx, stored, &encode_record(stored, &vault))?;
             }
             Ok(Ok(()))
         };
@@ -104,12 +106,12 @@ impl SubscriptionStore for Sqlite {
         reason: DisabledReason,
         now: UnixMillis,
     ) -> Result<bool, StoreError> {
-        let id = id.clone();
+        let (id, vault) = (id.clone(), self.settings.vault.clone());
         let write = move |tx: &mut Tx<'_>| {
             let Some(found) = raw_of(tx.conn, &id)? else {
                 return Ok(Ok(false));
             };
-            let mut stored = match decode(found) {
+            let mut stored = match decode(found, &vault) {
                 Ok(stored) => stored,
                 Err(error) => return Ok(Err(error)),
             };
@@ -122,7 +124,7 @@ impl SubscriptionStore for Sqlite {
                 ..(*stored.subscription).clone()
             });
             stored.version += 1;
-            replace(tx, &stored, &encode_record(&stored))?;
+            replace(tx, &stored, &encode_record(&stored, &vault))?;
             Ok(Ok(true))
         };
         self.queue.write(write).await
@@ -147,6 +149,12 @@ impl SubscriptionStore for Sqlite {
 
     fn on_change(&self, listener: Box<dyn Fn(&Scope) + Send + Sync>) {
         self.shared.listen(listener);
+    }
+}
+
+impl Sqlite {
+    fn decode(&self, raw: Raw) -> Result<StoredSubscription, StoreError> {
+        decode(raw, &self.settings.vault)
     }
 }
 
@@ -192,8 +200,8 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
 }
 
 /// A damaged record is an error: left out, its owner would be told of nothing.
-fn decode((id, version, record): Raw) -> Result<StoredSubscription, StoreError> {
-    let mut stored = decode_record(&record)
+fn decode((id, version, record): Raw, vault: &Vault) -> Result<StoredSubscription, StoreError> {
+    let mut stored = decode_record(&record, vault)
         .map_err(|problem| StoreError::Damaged(format!("subscription {id}: {problem}")))?;
     stored.version = version;
     Ok(stored)

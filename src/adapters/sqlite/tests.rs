@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::codec::vault::Vault;
 use crate::domain::attempt::{Attempt, NextAction, SentRequest, Timing};
 use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use crate::domain::timestamp::UnixMillis;
@@ -21,6 +22,7 @@ impl Clock for At {
 
 fn settings(path: &Path, now_ms: i64) -> SqliteSettings {
     SqliteSettings {
+        vault: Vault::default(),
         path: path.to_owned(),
         dedup_window: Duration::from_millis(10),
         audit_keep: Duration::from_secs(10),

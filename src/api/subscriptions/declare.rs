@@ -19,7 +19,7 @@ use super::super::problem::Problem;
 use super::super::{Api, DECLARED_MAX};
 use super::{
     CONFLICT_TRIES, created, disabled_reason, new_id, new_secret, show_json, shown,
-    shown_with_secret,
+    shown_with_secret, warned,
 };
 use crate::codec::subscription::declared::{Declared, read_declared};
 use crate::codec::subscription::show_secret;
@@ -82,7 +82,7 @@ pub async fn declare(
     if !written.is_empty() {
         api.ports.subscriptions.put_all(written).await?;
     }
-    Ok(Json(answer(&changes)))
+    Ok(Json(answer(&api, &changes)))
 }
 
 /// Declares one; answers it, with its secret when that was made here. Unlike [`declare`] it
@@ -116,6 +116,7 @@ pub async fn declare_one(
             true => shown_with_secret(&change.stored),
             false => shown(&change.stored),
         };
+        let document = warned(&api, &change.stored, document);
         return Ok(match change.effect {
             Effect::Created => created(&id, document),
             Effect::Updated | Effect::Unchanged => (StatusCode::OK, Json(document)).into_response(),
@@ -240,8 +241,7 @@ fn change_of(
         (Some(given), Some(kept)) if given.bytes() == kept.current.bytes() => (kept.clone(), false),
         (given, _) => {
             let current = given.clone().unwrap_or_else(|| new_secret(api));
-            let previous = None;
-            (Secrets { current, previous }, given.is_none())
+            (Secrets::only(current), given.is_none())
         }
     };
     let now = api.ports.clock.now();
@@ -279,7 +279,7 @@ fn is_same(there: &StoredSubscription, declared: &Subscription, secrets: &Secret
         && show_json(&there.subscription, &there.secrets) == show_json(declared, secrets)
 }
 
-fn answer(changes: &[Change]) -> Value {
+fn answer(api: &Api, changes: &[Change]) -> Value {
     let count = |effect: Effect| {
         changes
             .iter()
@@ -296,7 +296,7 @@ fn answer(changes: &[Change]) -> Value {
             let secret = &change.stored.secrets.current;
             item["secret"] = show_secret(secret, subscription.spec.signing);
         }
-        item
+        warned(api, &change.stored, item)
     });
     json!({
         "created": count(Effect::Created),

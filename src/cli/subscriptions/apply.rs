@@ -145,6 +145,7 @@ fn show_applied(as_json: bool, items: &[Value], applied: &[Value]) -> Result<(),
     output::table(look, &["ID", "ACTION", "TENANT", "URL"], rows)?;
     let counts = actions.map(|action| format!("{} {action}", count(action)));
     output::line(&format!("\n{}", counts.join(", ")))?;
+    applied.iter().for_each(show::warnings);
     show::made_secrets(look, applied)
 }
 

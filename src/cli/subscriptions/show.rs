@@ -78,7 +78,17 @@ pub fn one(as_json: bool, item: &Value) -> Result<(), CliError> {
         ("updated", time_of(item, "updated_at", now)),
     ];
     output::fields(look, &pairs)?;
+    warnings(item);
     secret(look, &item["secret"])
+}
+
+/// What the answer warns of.
+pub fn warnings(item: &Value) {
+    let warnings = item["warnings"].as_array().map_or(&[][..], Vec::as_slice);
+    for warning in warnings {
+        let (field, detail) = (text_of(warning, "field"), text_of(warning, "detail"));
+        output::note(&format!("warning: {field}: {}", output::visible(&detail)));
+    }
 }
 
 /// The answer to a rotation: the new secret, and until when the old one signs too.

@@ -18,10 +18,7 @@ fn public(byte: u8) -> VerificationKey {
 
 /// Signed by the secret of ones.
 fn captured(signing: Signing, leicbit: bool, body: &str) -> Captured {
-    let secrets = Secrets {
-        current: Secret::new([1; 32]),
-        previous: None,
-    };
+    let secrets = Secrets::only(Secret::new([1; 32]));
     let keys = SigningKeys::new(&secrets, signing);
     let mut text = format!(
         "POST / HTTP/1.1\r\nWebhook-Id: msg_1\r\nWebhook-Timestamp: {}\r\nWebhook-Signature: {}\r\n",

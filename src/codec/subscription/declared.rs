@@ -104,6 +104,7 @@ mod tests {
         let target = document.as_object_mut().unwrap();
         target.extend(more.as_object().unwrap().clone());
         let rules = SpecRules {
+            is_stored: false,
             require_https: false,
             timeout: Duration::from_secs(10),
             retry: Exponential::default(),

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SpecRules, read, show};
+use crate::codec::vault::{Kept, Vault};
 use crate::domain::id::SubscriptionId;
 use crate::domain::retry::{DELAY_MAX, Exponential};
-use crate::domain::signature::{Secret, Secrets};
+use crate::domain::signature::Secrets;
 use crate::domain::subscription::{DisabledReason, Subscription};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoredSubscription;
@@ -19,24 +20,27 @@ struct Record {
     subscription: Map<String, Value>,
     created_at_ms: i64,
     updated_at_ms: i64,
-    secret: String,
-    previous_secret: Option<(String, i64)>,
+    secret: Kept,
+    #[serde(default)]
+    previous_secrets: Vec<(Kept, i64)>,
     version: u64,
 }
 
-/// Encodes the record at rest.
-pub fn encode_record(stored: &StoredSubscription) -> Vec<u8> {
+/// Encodes the record at rest; `vault` encrypts the secrets.
+pub fn encode_record(stored: &StoredSubscription, vault: &Vault) -> Vec<u8> {
     let subscription = &stored.subscription;
     let secrets = &stored.secrets;
+    let seal = |secret| vault.seal(secret, &subscription.id);
     let record = Record {
         subscription: show(subscription, secrets),
         created_at_ms: subscription.created_at.0,
         updated_at_ms: subscription.updated_at.0,
-        secret: secrets.current.to_hex().to_string(),
-        previous_secret: secrets
+        secret: seal(&secrets.current),
+        previous_secrets: secrets
             .previous
-            .as_ref()
-            .map(|(secret, until)| (secret.to_hex().to_string(), until.0)),
+            .iter()
+            .map(|(secret, until)| (seal(secret), until.0))
+            .collect(),
         version: stored.version,
     };
     // The record holds strings, numbers and JSON only: nothing that fails to encode.
@@ -47,9 +51,10 @@ pub fn encode_record(stored: &StoredSubscription) -> Vec<u8> {
 ///
 /// # Errors
 /// A sentence on what is wrong with the record.
-pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
+pub fn decode_record(bytes: &[u8], vault: &Vault) -> Result<StoredSubscription, String> {
     let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let lenient = SpecRules {
+        is_stored: true,
         require_https: false,
         timeout: Duration::from_secs(10),
         // What was valid on top of `[retry]` as it was then is valid on top of this.
@@ -62,14 +67,17 @@ pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
     let document = &record.subscription;
     let written = read(document, &lenient).map_err(|fault| fault.to_string())?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
-    let secret = |hex: &str| Secret::parse(hex).ok_or_else(|| "the secret is damaged".to_owned());
-    let previous = match &record.previous_secret {
-        Some((hex, until)) => Some((secret(hex)?, UnixMillis(*until))),
-        None => None,
+    let id = SubscriptionId::parse(text("id").unwrap_or_default());
+    let id = id.map_err(|fault| format!("`id` {fault}"))?;
+    let open = |kept: &Kept| vault.open(kept, &id);
+    let previous = record.previous_secrets.iter();
+    let previous = previous.map(|(kept, until)| Ok((open(kept)?, UnixMillis(*until))));
+    let secrets = Secrets {
+        current: open(&record.secret)?,
+        previous: previous.collect::<Result<_, String>>()?,
     };
     let subscription = Subscription {
-        id: SubscriptionId::parse(text("id").unwrap_or_default())
-            .map_err(|fault| format!("`id` {fault}"))?,
+        id,
         tenant: written.tenant,
         spec: written.spec,
         disabled_reason: text("disabled_reason").and_then(DisabledReason::from_name),
@@ -78,10 +86,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<StoredSubscription, String> {
     };
     Ok(StoredSubscription {
         subscription: Arc::new(subscription),
-        secrets: Secrets {
-            current: secret(&record.secret)?,
-            previous,
-        },
+        secrets,
         version: record.version,
     })
 }
@@ -92,6 +97,8 @@ mod tests {
 
     use super::*;
     use crate::codec::subscription::tests::try_read;
+    use crate::codec::vault::tests::vault;
+    use crate::domain::signature::Secret;
 
     #[test]
     fn a_record_comes_back_as_it_went() {
@@ -113,16 +120,29 @@ mod tests {
             }),
             secrets: Secrets {
                 current: Secret::new([1; 32]),
-                previous: Some((Secret::new([2; 32]), UnixMillis(3))),
+                previous: vec![(Secret::new([2; 32]), UnixMillis(3))],
             },
             version: 7,
         };
-        let back = decode_record(&encode_record(&stored)).unwrap();
+        for names in [&[][..], &["a"]] {
+            let (vault, other) = (vault(names), vault(&["b"]));
+            comes_back(&stored, &vault);
+            let lost = decode_record(&encode_record(&stored, &vault), &other);
+            assert_eq!(lost.is_err(), !names.is_empty());
+        }
+    }
+
+    fn comes_back(stored: &StoredSubscription, vault: &Vault) {
+        let back = decode_record(&encode_record(stored, vault), vault).unwrap();
         let shown = |s: &StoredSubscription| show(&s.subscription, &s.secrets);
-        assert_eq!(shown(&back), shown(&stored));
+        assert_eq!(shown(&back), shown(stored));
         assert_eq!(back.secrets.current.bytes(), &[1; 32]);
-        assert_eq!(back.secrets.previous.unwrap().1, UnixMillis(3));
+        let previous: Vec<_> = back.secrets.previous.iter().collect();
+        assert_eq!(
+            (previous[0].0.bytes(), previous[0].1),
+            (&[2; 32], UnixMillis(3))
+        );
         assert_eq!(back.version, 7);
-        assert_eq!(shown(&stored)["enabled"], json!(false));
+        assert_eq!(shown(stored)["enabled"], json!(false));
     }
 }

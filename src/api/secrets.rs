@@ -1,0 +1,74 @@
+//! `/v1/secrets/rotate`: encrypts signing secrets under the first key of `secrets.keys`.
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::auth::Admin;
+use super::extract::Document;
+use super::problem::Problem;
+use super::subscriptions::CONFLICT_TRIES;
+use crate::domain::id::SubscriptionId;
+use crate::domain::subscription::FieldFault;
+use crate::ports::{StoreError, StoredSubscription};
+
+/// Subscriptions that one call writes again.
+const PAGE: usize = 100;
+
+/// Writes a page of subscriptions again, those after `cursor`, each as it is: what was not
+/// encrypted is afterwards, and what was is under the first key. Nothing else of them changes,
+/// and deliveries go on.
+///
+/// # Errors
+/// [`Problem`]: 409 when there are no keys.
+pub async fn rotate(
+    State(api): State<Api>,
+    _admin: Admin,
+    Document(document): Document,
+) -> Result<Json<Value>, Problem> {
+    if let Some(name) = document.keys().find(|name| *name != "cursor") {
+        return Err(FieldFault::new(name.as_str(), "is not known; did you mean `cursor`?").into());
+    }
+    if !api.encrypts {
+        let detail = "`secrets.keys` is not set, so there is no key to encrypt under";
+        return Err(Problem::new(StatusCode::CONFLICT, "no_keys", detail));
+    }
+    let cursor = document.get("cursor").filter(|value| !value.is_null());
+    let parse = |value: &Value| value.as_str().and_then(|id| SubscriptionId::parse(id).ok());
+    let expected = || FieldFault::new("cursor", "must be the `next` of the call before");
+    let after = cursor
+        .map(|value| parse(value).ok_or_else(expected))
+        .transpose()?;
+    let store = &api.ports.subscriptions;
+    let mut found = store.list(None, after.as_ref(), PAGE + 1).await?;
+    let more = found.len() > PAGE;
+    found.truncate(PAGE);
+    let next = found.last().filter(|_| more);
+    let next = next.map(|stored| stored.subscription.id.to_string());
+    let count = found.len();
+    for stored in found {
+        write_again(&api, stored).await?;
+    }
+    tracing::info!(count, "signing secrets are encrypted under the first key");
+    Ok(Json(json!({ "rotated": count, "next": next })))
+}
+
+async fn write_again(api: &Api, mut stored: StoredSubscription) -> Result<(), Problem> {
+    let store = &api.ports.subscriptions;
+    for _ in 0..CONFLICT_TRIES {
+        let version = stored.version;
+        let id = stored.subscription.id.clone();
+        match store.put(stored, Some(version)).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match store.get(&id).await? {
+            Some(now) => stored = now,
+            None => return Ok(()),
+        }
+    }
+    Err(StoreError::Conflict.into())
+}
