@@ -12,6 +12,8 @@ use clap::{Parser, Subcommand};
 use secrecy::SecretString;
 
 pub mod args;
+#[cfg(test)]
+mod asked;
 pub mod attempts;
 pub mod client;
 pub mod completions;
@@ -28,6 +30,7 @@ pub mod quarantine;
 pub mod receiver;
 pub mod secrets;
 pub mod serve;
+pub mod steps;
 pub mod subscriptions;
 pub mod verify;
 

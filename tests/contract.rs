@@ -30,6 +30,8 @@ mod services;
 mod sqlite;
 #[path = "contract/subscriptions.rs"]
 mod subscriptions;
+#[path = "support/until.rs"]
+mod until;
 
 /// Runs every test on one harness. `$runtime` is the attribute of those that need no
 /// real time: a paused clock where the backend is in the process.

@@ -3,6 +3,8 @@
 
 #[path = "support/services.rs"]
 mod services;
+#[path = "support/until.rs"]
+mod until;
 
 use std::collections::HashSet;
 use std::fs;
@@ -27,15 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "gave up waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until::until(what, PATIENCE, look).await
 }
 
 async fn amqp(url: &str) -> (Connection, Channel) {

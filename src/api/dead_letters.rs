@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Admin;
@@ -12,7 +12,6 @@ use super::problem::Problem;
 use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::subscription::FieldFault;
-use crate::domain::timestamp::UnixMillis;
 use crate::ports::DeadLetterQuery;
 
 /// Most that one redrive sends again.
@@ -51,7 +50,7 @@ pub async fn list(
 pub async fn redrive(
     State(api): State<Api>,
     _admin: Admin,
-    Document(document): Document,
+    document: Document,
 ) -> Result<Json<Value>, Problem> {
     let (query, dry_run) = read(&document)?;
     let letters = &api.ports.dead_letters;
@@ -93,39 +92,31 @@ pub async fn discard(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn read(document: &Map<String, Value>) -> Result<(DeadLetterQuery, bool), FieldFault> {
+fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
     let mut query = DeadLetterQuery {
         limit: REDRIVE_MAX,
         ..DeadLetterQuery::default()
     };
     let mut dry_run = false;
-    for (name, value) in document.iter().filter(|(_, value)| !value.is_null()) {
-        let wrong = |expected: &str| FieldFault::new(name, format!("must be {expected}"));
-        let text = value.as_str();
-        let time = || text.and_then(UnixMillis::parse_rfc3339);
-        let rfc3339 = "RFC 3339 such as 2026-03-01T12:30:00Z";
-        match name.as_str() {
+    for member in document.members() {
+        match member.name {
             "tenant" => {
-                let tenant = text.and_then(|text| TenantId::parse(text).ok());
-                query.tenant = Some(tenant.ok_or_else(|| wrong("a tenant"))?);
+                let parse = |text: &str| TenantId::parse(text).ok();
+                query.tenant = Some(member.parsed("a tenant", parse)?);
             }
             "subscription" => {
-                let id = text.and_then(|text| SubscriptionId::parse(text).ok());
-                query.subscription = Some(id.ok_or_else(|| wrong("a subscription's id"))?);
+                let parse = |text: &str| SubscriptionId::parse(text).ok();
+                query.subscription = Some(member.parsed("a subscription's id", parse)?);
             }
-            "reason" => {
-                let reason = text.and_then(DeadReason::from_code);
-                query.reason = Some(reason.ok_or_else(|| wrong(REASONS))?);
+            "reason" => query.reason = Some(member.parsed(REASONS, DeadReason::from_code)?),
+            "since" => query.since = Some(member.time()?),
+            "until" => query.until = Some(member.time()?),
+            "limit" => query.limit = member.count(REDRIVE_MAX)?,
+            "dry_run" => {
+                let dry = member.value.as_bool();
+                dry_run = dry.ok_or_else(|| member.wrong("true or false"))?;
             }
-            "since" => query.since = Some(time().ok_or_else(|| wrong(rfc3339))?),
-            "until" => query.until = Some(time().ok_or_else(|| wrong(rfc3339))?),
-            "limit" => {
-                let limit = value.as_u64().and_then(|n| usize::try_from(n).ok());
-                let limit = limit.filter(|n| (1..=REDRIVE_MAX).contains(n));
-                query.limit = limit.ok_or_else(|| wrong("an integer from 1 to 100000"))?;
-            }
-            "dry_run" => dry_run = value.as_bool().ok_or_else(|| wrong("true or false"))?,
-            _ => return Err(FieldFault::new(name, "is not known")),
+            _ => return Err(member.unknown()),
         }
     }
     Ok((query, dry_run))

@@ -10,6 +10,7 @@ use super::Api;
 use super::problem::Problem;
 use crate::domain::event::kind_of;
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use crate::domain::subscription::FieldFault;
 use crate::domain::timestamp::UnixMillis;
 
 /// A body of raw bytes, no longer than its route allows.
@@ -115,6 +116,68 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
                 .filter(|(_, value)| !value.is_empty())
                 .collect(),
         ))
+    }
+}
+
+/// A member of a document, not null.
+pub struct Member<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value.
+    pub value: &'a Value,
+}
+
+impl Document {
+    /// What it has, but for null, which stands for what is absent.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let members = self.0.iter().filter(|(_, value)| !value.is_null());
+        members.map(|(name, value)| Member { name, value })
+    }
+}
+
+impl Member<'_> {
+    /// That it must be something else.
+    pub fn wrong(&self, expected: &str) -> FieldFault {
+        FieldFault::new(self.name, format!("must be {expected}"))
+    }
+
+    /// That nobody knows it.
+    pub fn unknown(&self) -> FieldFault {
+        FieldFault::new(self.name, "is not known")
+    }
+
+    /// The text, read by `parse`.
+    ///
+    /// # Errors
+    /// [`FieldFault`] saying what was expected.
+    pub fn parsed<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, FieldFault> {
+        let parsed = self.value.as_str().and_then(parse);
+        parsed.ok_or_else(|| self.wrong(expected))
+    }
+
+    /// The time.
+    ///
+    /// # Errors
+    /// [`FieldFault`].
+    pub fn time(&self) -> Result<UnixMillis, FieldFault> {
+        self.parsed(
+            "RFC 3339 such as 2026-03-01T12:30:00Z",
+            UnixMillis::parse_rfc3339,
+        )
+    }
+
+    /// The number, from 1 to `max`.
+    ///
+    /// # Errors
+    /// [`FieldFault`].
+    pub fn count(&self, max: usize) -> Result<usize, FieldFault> {
+        let count = self.value.as_u64().and_then(|n| usize::try_from(n).ok());
+        let count = count.filter(|n| (1..=max).contains(n));
+        count.ok_or_else(|| self.wrong(&format!("an integer from 1 to {max}")))
     }
 }
 

@@ -14,7 +14,6 @@ use super::extract::{Document, Query};
 use super::problem::Problem;
 use crate::domain::event::FaultReason;
 use crate::domain::subscription::FieldFault;
-use crate::domain::timestamp::UnixMillis;
 use crate::ports::{EventMessage, HeaderValue, QuarantineQuery, Quarantined};
 
 /// Most that one call has taken again.
@@ -60,39 +59,30 @@ pub async fn requeue(
 pub async fn requeue_all(
     State(api): State<Api>,
     _admin: Admin,
-    Document(document): Document,
+    document: Document,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let query = read(&document)?;
     let requeued = api.ports.quarantine.requeue_all(&query).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "requeued": requeued }))))
 }
 
-fn read(document: &Map<String, Value>) -> Result<QuarantineQuery, FieldFault> {
+fn read(document: &Document) -> Result<QuarantineQuery, FieldFault> {
     let mut query = QuarantineQuery {
         limit: REQUEUE_MAX,
         ..QuarantineQuery::default()
     };
-    for (name, value) in document.iter().filter(|(_, value)| !value.is_null()) {
-        let wrong = |expected: &str| FieldFault::new(name, format!("must be {expected}"));
-        let text = value.as_str();
-        match name.as_str() {
+    for member in document.members() {
+        match member.name {
             "reason" => {
-                let reason = text.and_then(FaultReason::from_code);
-                let known = || FaultReason::ALL.map(FaultReason::code).join(", ");
-                query.reason = Some(reason.ok_or_else(|| wrong(&format!("one of {}", known())))?);
+                let expected = format!(
+                    "one of {}",
+                    FaultReason::ALL.map(FaultReason::code).join(", ")
+                );
+                query.reason = Some(member.parsed(&expected, FaultReason::from_code)?);
             }
-            "until" => {
-                let until = text.and_then(UnixMillis::parse_rfc3339);
-                let rfc3339 = "RFC 3339 such as 2026-03-01T12:30:00Z";
-                query.until = Some(until.ok_or_else(|| wrong(rfc3339))?);
-            }
-            "limit" => {
-                let limit = value.as_u64().and_then(|n| usize::try_from(n).ok());
-                let limit = limit.filter(|n| (1..=REQUEUE_MAX).contains(n));
-                let expected = format!("an integer from 1 to {REQUEUE_MAX}");
-                query.limit = limit.ok_or_else(|| wrong(&expected))?;
-            }
-            _ => return Err(FieldFault::new(name, "is not known")),
+            "until" => query.until = Some(member.time()?),
+            "limit" => query.limit = member.count(REQUEUE_MAX)?,
+            _ => return Err(member.unknown()),
         }
     }
     Ok(query)

@@ -9,10 +9,10 @@ use super::Api;
 use super::auth::Admin;
 use super::extract::Document;
 use super::problem::Problem;
-use super::subscriptions::CONFLICT_TRIES;
+use super::subscriptions::{page, rewrite};
 use crate::domain::id::SubscriptionId;
 use crate::domain::subscription::FieldFault;
-use crate::ports::{StoreError, StoredSubscription};
+use crate::ports::StoredSubscription;
 
 /// Subscriptions that one call writes again.
 const PAGE: usize = 100;
@@ -41,34 +41,16 @@ pub async fn rotate(
     let after = cursor
         .map(|value| parse(value).ok_or_else(expected))
         .transpose()?;
-    let store = &api.ports.subscriptions;
-    let mut found = store.list(None, after.as_ref(), PAGE + 1).await?;
-    let more = found.len() > PAGE;
-    found.truncate(PAGE);
-    let next = found.last().filter(|_| more);
-    let next = next.map(|stored| stored.subscription.id.to_string());
+    let (found, next) = page(&api, None, after.as_ref(), PAGE).await?;
     let count = found.len();
     for stored in found {
-        write_again(&api, stored).await?;
+        let as_it_is = |there: &StoredSubscription| {
+            Ok(((*there.subscription).clone(), there.secrets.clone(), ()))
+        };
+        rewrite(&api, stored, as_it_is).await?;
     }
     tracing::info!(count, "signing secrets are encrypted under the first key");
-    Ok(Json(json!({ "rotated": count, "next": next })))
-}
-
-async fn write_again(api: &Api, mut stored: StoredSubscription) -> Result<(), Problem> {
-    let store = &api.ports.subscriptions;
-    for _ in 0..CONFLICT_TRIES {
-        let version = stored.version;
-        let id = stored.subscription.id.clone();
-        match store.put(stored, Some(version)).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match store.get(&id).await? {
-            Some(now) => stored = now,
-            None => return Ok(()),
-        }
-    }
-    Err(StoreError::Conflict.into())
+    Ok(Json(
+        json!({ "rotated": count, "next": next.map(|id| id.to_string()) }),
+    ))
 }

@@ -26,7 +26,7 @@ mod declare;
 pub use declare::{declare, declare_one};
 
 /// How often a change is tried again when another one was faster.
-pub(super) const CONFLICT_TRIES: usize = 5;
+const CONFLICT_TRIES: usize = 5;
 
 /// Creates one; answers it with its secret, shown this once.
 ///
@@ -76,16 +76,9 @@ pub async fn list(
     let parse = |text: &str| SubscriptionId::parse(text).ok();
     let after = query.parsed("cursor", "the `next` of the page before", parse)?;
     let limit = query.limit()?;
-    let store = &api.ports.subscriptions;
-    // One more than asked for tells whether there is a next page.
-    let mut found = store
-        .list(scope.as_ref(), after.as_ref(), limit + 1)
-        .await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more);
-    let next = next.map(|stored| stored.subscription.id.as_str());
+    let (found, next) = page(&api, scope.as_ref(), after.as_ref(), limit).await?;
     let items: Vec<_> = found.iter().map(shown).collect();
+    let next = next.map(|id| id.to_string());
     Ok(Json(json!({ "items": items, "next": next })))
 }
 
@@ -212,32 +205,63 @@ async fn find(api: &Api, id: &SubscriptionId) -> Result<StoredSubscription, Prob
     api.ports.subscriptions.get(id).await?.ok_or_else(no_such)
 }
 
-/// Reads, changes and writes one; again when someone else was faster.
-async fn update<T>(
+/// A page of them by id, and the `cursor` of the next one, if there is one.
+pub(super) async fn page(
     api: &Api,
-    id: &SubscriptionId,
+    scope: Option<&Scope>,
+    after: Option<&SubscriptionId>,
+    limit: usize,
+) -> Result<(Vec<StoredSubscription>, Option<SubscriptionId>), Problem> {
+    // One more than asked for tells whether there is a next page.
+    let store = &api.ports.subscriptions;
+    let mut found = store.list(scope, after, limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more);
+    let next = last.map(|stored| stored.subscription.id.clone());
+    Ok((found, next))
+}
+
+/// Writes `stored` as `change` makes it; again, from what is there then, when someone else was
+/// faster. `None` when it was deleted meanwhile.
+pub(super) async fn rewrite<T>(
+    api: &Api,
+    mut stored: StoredSubscription,
     change: impl Fn(&StoredSubscription) -> Result<(Subscription, Secrets, T), Problem>,
-) -> Result<(StoredSubscription, T), Problem> {
+) -> Result<Option<(StoredSubscription, T)>, Problem> {
+    let store = &api.ports.subscriptions;
     for _ in 0..CONFLICT_TRIES {
-        let stored = find(api, id).await?;
-        let (mut subscription, secrets, extra) = change(&stored)?;
-        subscription.updated_at = api.ports.clock.now();
+        let (subscription, secrets, extra) = change(&stored)?;
         let changed = StoredSubscription {
             subscription: Arc::new(subscription),
             secrets,
             version: stored.version + 1,
         };
-        let put = api
-            .ports
-            .subscriptions
-            .put(changed.clone(), Some(stored.version));
-        match put.await {
-            Ok(()) => return Ok((changed, extra)),
+        match store.put(changed.clone(), Some(stored.version)).await {
+            Ok(()) => return Ok(Some((changed, extra))),
             Err(StoreError::Conflict) => {}
             Err(error) => return Err(error.into()),
         }
+        match store.get(&changed.subscription.id).await? {
+            Some(there) => stored = there,
+            None => return Ok(None),
+        }
     }
     Err(StoreError::Conflict.into())
+}
+
+/// Reads, changes and writes one.
+async fn update<T>(
+    api: &Api,
+    id: &SubscriptionId,
+    change: impl Fn(&StoredSubscription) -> Result<(Subscription, Secrets, T), Problem>,
+) -> Result<(StoredSubscription, T), Problem> {
+    let changed = rewrite(api, find(api, id).await?, |stored| {
+        let (mut subscription, secrets, extra) = change(stored)?;
+        subscription.updated_at = api.ports.clock.now();
+        Ok((subscription, secrets, extra))
+    });
+    changed.await?.ok_or_else(no_such)
 }
 
 /// The subscription with `patch` applied, and whether it has a new secret.

@@ -9,15 +9,14 @@ use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::Since;
-use super::client::{ApiClient, Repeat};
+use super::client::{ApiClient, ApiError, Repeat};
 use super::each::each;
 use super::output::{Look, Tone, short_time_of, text_of};
+use super::steps::in_steps;
 use super::{CliError, Globals, args, output};
 use crate::domain::delivery::DeadReason;
 use crate::domain::timestamp::UnixMillis;
 
-/// Dead letters redriven by one call: little is under way when it is interrupted.
-const STEP: u64 = 1000;
 /// No sooner than this comes the next step, which is the pace at which the API spreads what one
 /// call redrives: many are no storm.
 const STEP_EVERY: Duration = Duration::from_secs(1);
@@ -212,7 +211,10 @@ async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result
     let began = args::now();
     let mut request = selection(&args, began);
     if args.dry_run {
-        let answer = ask(client, &request, args.limit, true).await?;
+        if let Some(limit) = args.limit {
+            request.insert("limit".to_owned(), limit.into());
+        }
+        let answer = ask(client, request.into(), true).await?;
         return say(as_json, &answer, &|matched, _| {
             format!(
                 "{} would be sent again",
@@ -221,42 +223,22 @@ async fn redrive(client: &ApiClient, args: RedriveArgs, as_json: bool) -> Result
         });
     }
     let progress = output::progress(args.limit, "dead letters");
-    let (mut matched, mut redriven) = (0, 0);
+    let mut matched = 0;
     let mut steps = interval(STEP_EVERY);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    let redrive = async |request: Value| {
         steps.tick().await;
-        let left = args.limit.map_or(STEP, |limit| limit - redriven);
-        let step = left.min(STEP);
-        let answer = match ask(client, &request, Some(step), false).await {
-            Ok(answer) => answer,
-            Err(error) if redriven == 0 => return Err(error),
-            Err(error) => {
-                progress.finish_and_clear();
-                let done = output::count(redriven, "dead letter");
-                return Err(CliError::Failed(format!(
-                    "{done} sent again, then: {error} The others stay; the same command goes on."
-                )));
-            }
-        };
-        let done = answer["redriven"].as_u64().unwrap_or(0);
-        redriven += done;
+        let answer = ask(client, request, false).await?;
+        let count = |name: &str| answer[name].as_u64().unwrap_or(0);
         // Each answer counts what it found, up to its limit or beyond.
-        let found = answer["matched"].as_u64().unwrap_or(0);
-        matched = redriven.max(matched).max(found);
-        progress.set_position(redriven);
-        if done < step || args.limit.is_some_and(|limit| redriven >= limit) {
-            break;
-        }
-        // What fails again meanwhile is younger than this, or it would go round for ever.
-        let until = || began.to_string().into();
-        request.entry("until").or_insert_with(until);
-    }
-    progress.finish_and_clear();
+        matched = count("matched").max(matched);
+        Ok(count("redriven"))
+    };
+    let meant = (args.limit, began);
+    let redriven = in_steps(request, meant, &progress, sent_again, redrive).await?;
+    let matched = matched.max(redriven);
     let total = json!({"matched": matched, "redriven": redriven});
-    say(as_json, &total, &|_, redriven| {
-        format!("{} sent again", output::count(redriven, "dead letter"))
-    })
+    say(as_json, &total, &|_, redriven| sent_again(redriven))
 }
 
 async fn discard(client: &ApiClient, ids: &[String], as_json: bool) -> Result<(), CliError> {
@@ -267,20 +249,15 @@ async fn discard(client: &ApiClient, ids: &[String], as_json: bool) -> Result<()
     })
 }
 
-async fn ask(
-    client: &ApiClient,
-    selection: &Map<String, Value>,
-    limit: Option<u64>,
-    dry_run: bool,
-) -> Result<Value, CliError> {
-    let mut request = selection.clone();
-    if let Some(limit) = limit {
-        request.insert("limit".to_owned(), limit.into());
-    }
-    request.insert("dry_run".to_owned(), dry_run.into());
+async fn ask(client: &ApiClient, mut request: Value, dry_run: bool) -> Result<Value, ApiError> {
+    request["dry_run"] = dry_run.into();
     let repeat = if dry_run { Repeat::Safe } else { Repeat::Never };
     let path = ["dead-letters", "redrive"];
-    Ok(client.post(&path, &request.into(), repeat).await?)
+    client.post(&path, &request, repeat).await
+}
+
+fn sent_again(count: u64) -> String {
+    format!("{} sent again", output::count(count, "dead letter"))
 }
 
 fn say(
@@ -299,11 +276,10 @@ fn say(
 mod tests {
     use std::time::Instant;
 
-    use clap::Parser as _;
     use http::StatusCode;
 
-    use super::super::receiver::{Behaviour, Received, Receiver, ReceiverSettings, Reply, channel};
-    use super::super::{Cli, Command};
+    use super::super::asked::asked;
+    use super::super::receiver::{Received, Reply};
     use super::*;
 
     #[test]
@@ -331,41 +307,23 @@ mod tests {
 
     #[tokio::test]
     async fn redriving_goes_on_in_steps_and_never_in_circles() {
-        // Whoever comes first installs it; it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (observer, mut seen) = channel();
         let script = |received: &Received| {
             let request: Value = serde_json::from_slice(&received.body).unwrap();
             let redriven = request["limit"].as_u64().unwrap();
+            let answer = json!({"matched": 9999, "redriven": redriven});
             Reply {
-                body: json!({"matched": 9999, "redriven": redriven})
-                    .to_string()
-                    .into(),
+                body: answer.to_string().into(),
                 ..Reply::default()
             }
         };
-        let api = Receiver::start(ReceiverSettings {
-            behaviour: Behaviour::scripted(script),
-            observer: Some(observer),
-            ..ReceiverSettings::default()
-        });
-        let api = api.await.unwrap();
-        let line = format!(
-            "carillon --api {} dead-letters redrive --limit 2500",
-            api.url()
-        );
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::DeadLetters(args) = cli.command else {
-            panic!("another command");
-        };
         let began = Instant::now();
-        run(args, &cli.globals).await.unwrap();
+        let (requests, ended) = asked("dead-letters redrive --limit 2500", script).await;
+        ended.unwrap();
         assert!(began.elapsed() >= 2 * STEP_EVERY, "no faster than it may");
-        api.stop().await;
-        let mut requests = Vec::new();
-        while let Ok(received) = seen.try_recv() {
-            requests.push(serde_json::from_slice::<Value>(&received.body).unwrap());
-        }
+        let bodies = requests.iter().map(|received| &received.body);
+        let requests: Vec<Value> = bodies
+            .map(|body| serde_json::from_slice(body).unwrap())
+            .collect();
         let limits: Vec<_> = requests.iter().map(|r| r["limit"].as_u64()).collect();
         assert_eq!(limits, [Some(1000), Some(1000), Some(500)]);
         assert!(requests[0]["until"].is_null());
@@ -375,11 +333,9 @@ mod tests {
 
     #[tokio::test]
     async fn each_is_discarded_and_one_that_is_not_there_is_exit_code_1() {
-        // Whoever comes first installs it; it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (observer, mut seen) = channel();
-        let api = Receiver::start(ReceiverSettings {
-            behaviour: Behaviour::scripted(|received| {
+        let mut paths = Vec::new();
+        for (ids, exit_code) in [("msg_1 msg_3", 0), ("msg_2 msg_4", 1)] {
+            let script = |received: &Received| {
                 let (status, body) = match received.path.ends_with("msg_2") {
                     true => (StatusCode::NOT_FOUND, r#"{"code":"not_found"}"#),
                     false => (StatusCode::NO_CONTENT, ""),
@@ -388,24 +344,11 @@ mod tests {
                     body: body.into(),
                     ..Reply::status(status)
                 }
-            }),
-            observer: Some(observer),
-            ..ReceiverSettings::default()
-        });
-        let api = api.await.unwrap();
-        for (ids, exit_code) in [("msg_1 msg_3", 0), ("msg_2 msg_4", 1)] {
-            let line = format!("carillon --api {} dead-letters discard {ids}", api.url());
-            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            let Command::DeadLetters(args) = cli.command else {
-                panic!("another command");
             };
-            let ended = run(args, &cli.globals).await;
+            let line = format!("dead-letters discard {ids}");
+            let (requests, ended) = asked(&line, script).await;
             assert_eq!(ended.err().map_or(0, |error| error.exit_code()), exit_code);
-        }
-        api.stop().await;
-        let mut paths = Vec::new();
-        while let Ok(received) = seen.try_recv() {
-            paths.push(received.path.clone());
+            paths.extend(requests.into_iter().map(|received| received.path));
         }
         assert_eq!(
             paths,

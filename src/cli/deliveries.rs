@@ -64,46 +64,26 @@ mod tests {
     use clap::Parser as _;
     use http::StatusCode;
 
-    use super::super::receiver::{Behaviour, Receiver, ReceiverSettings, Reply, channel};
-    use super::super::{Cli, Command};
+    use super::super::Cli;
+    use super::super::asked::asked;
+    use super::super::receiver::{Received, Reply};
     use super::*;
 
     #[tokio::test]
     async fn each_is_sent_again_once_and_a_refusal_is_exit_code_1() {
-        // Whoever comes first installs it; it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (observer, mut seen) = channel();
-        let api = Receiver::start(ReceiverSettings {
-            behaviour: Behaviour::scripted(|received| {
-                let refused = received.path.contains("msg_2");
-                let (status, body) = match refused {
-                    true => (409, json!({ "code": "body_not_kept" })),
-                    false => (202, json!({ "redelivered": true })),
-                };
-                Reply {
-                    body: body.to_string().into(),
-                    ..Reply::status(StatusCode::from_u16(status).unwrap())
-                }
-            }),
-            observer: Some(observer),
-            ..ReceiverSettings::default()
-        });
-        let api = api.await.unwrap();
-        let line = format!(
-            "carillon --api {} deliveries redeliver msg_1 msg_2 msg_3",
-            api.url()
-        );
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Deliveries(args) = cli.command else {
-            panic!("another command");
+        let script = |received: &Received| {
+            let (status, body) = match received.path.contains("msg_2") {
+                true => (StatusCode::CONFLICT, json!({ "code": "body_not_kept" })),
+                false => (StatusCode::ACCEPTED, json!({ "redelivered": true })),
+            };
+            Reply {
+                body: body.to_string().into(),
+                ..Reply::status(status)
+            }
         };
-        let ended = run(args, &cli.globals).await;
+        let (requests, ended) = asked("deliveries redeliver msg_1 msg_2 msg_3", script).await;
         assert_eq!(ended.unwrap_err().exit_code(), 1);
-        api.stop().await;
-        let mut paths = Vec::new();
-        while let Ok(received) = seen.try_recv() {
-            paths.push(received.path.clone());
-        }
+        let paths: Vec<_> = requests.into_iter().map(|received| received.path).collect();
         let expected = [1, 2, 3].map(|n| format!("/v1/deliveries/msg_{n}/redeliver"));
         assert_eq!(paths, expected);
         let none = Cli::try_parse_from(["carillon", "deliveries", "redeliver"]);

@@ -8,12 +8,11 @@ use serde_json::{Map, Value, json};
 use super::client::{ApiClient, Repeat};
 use super::each::each;
 use super::output::{Look, Tone, short_time_of, text_of};
+use super::steps::in_steps;
 use super::{CliError, Globals, args, output};
 use crate::domain::event::FaultReason;
 use crate::domain::timestamp::UnixMillis;
 
-/// Messages taken again by one call: little is under way when it is interrupted.
-const STEP: u64 = 1000;
 /// The API lists no more at once.
 const LIST_MAX: u64 = 1000;
 
@@ -146,36 +145,16 @@ async fn requeue_all(
     reason: Option<String>,
     as_json: bool,
 ) -> Result<(), CliError> {
-    let began = args::now();
-    let mut request = Map::new();
-    request.insert("limit".to_owned(), STEP.into());
-    request.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
+    let reason = reason.map(|reason| ("reason".to_owned(), reason.into()));
+    let request: Map<String, Value> = reason.into_iter().collect();
     let progress = output::progress(None, "messages");
-    let mut requeued = 0;
-    loop {
-        let (path, document) = (["quarantine", "requeue"], Value::from(request.clone()));
-        let answer = match client.post(&path, &document, Repeat::Never).await {
-            Ok(answer) => answer,
-            Err(error) if requeued == 0 => return Err(error.into()),
-            Err(error) => {
-                progress.finish_and_clear();
-                let done = taken_again(requeued);
-                return Err(CliError::Failed(format!(
-                    "{done}, then: {error} The others stay; the same command goes on."
-                )));
-            }
-        };
-        let taken = answer["requeued"].as_u64().unwrap_or(0);
-        requeued += taken;
-        progress.set_position(requeued);
-        if taken < STEP {
-            break;
-        }
-        // What is put aside again meanwhile is younger than this, or it would go round for ever.
-        let until = || began.to_string().into();
-        request.entry("until").or_insert_with(until);
-    }
-    progress.finish_and_clear();
+    let requeue = async |request: Value| {
+        let path = ["quarantine", "requeue"];
+        let answer = client.post(&path, &request, Repeat::Never).await?;
+        Ok(answer["requeued"].as_u64().unwrap_or(0))
+    };
+    let meant = (None, args::now());
+    let requeued = in_steps(request, meant, &progress, taken_again, requeue).await?;
     if as_json {
         return output::json(&json!({ "requeued": requeued }));
     }
@@ -190,51 +169,37 @@ fn taken_again(count: u64) -> String {
 mod tests {
     use clap::Parser as _;
 
-    use super::super::receiver::{Behaviour, Received, Receiver, ReceiverSettings, Reply, channel};
-    use super::super::{Cli, Command};
+    use super::super::Cli;
+    use super::super::asked::asked;
+    use super::super::receiver::{Received, Reply};
+    use super::super::steps::STEP;
     use super::*;
 
     /// What was asked by `line`, with the answers of `script`.
-    async fn asked(
+    async fn requests_of(
         line: &str,
-        script: impl Fn(&Received) -> Value + Send + Sync + 'static,
+        script: impl Fn() -> Value + Send + Sync + 'static,
     ) -> Vec<(String, Value)> {
-        // Whoever comes first installs it; it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (observer, mut seen) = channel();
-        let api = Receiver::start(ReceiverSettings {
-            behaviour: Behaviour::scripted(move |received| Reply {
-                body: script(received).to_string().into(),
-                ..Reply::default()
-            }),
-            observer: Some(observer),
-            ..ReceiverSettings::default()
-        });
-        let api = api.await.unwrap();
-        let line = format!("carillon --api {} quarantine {line}", api.url());
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Quarantine(args) = cli.command else {
-            panic!("another command");
+        let reply = move |_: &Received| Reply {
+            body: script().to_string().into(),
+            ..Reply::default()
         };
-        run(args, &cli.globals).await.unwrap();
-        api.stop().await;
-        let mut requests = Vec::new();
-        while let Ok(received) = seen.try_recv() {
-            let body = serde_json::from_slice(&received.body).unwrap_or_default();
-            requests.push((received.path.clone(), body));
-        }
-        requests
+        let (requests, ended) = asked(&format!("quarantine {line}"), reply).await;
+        ended.unwrap();
+        let body = |received: &Received| serde_json::from_slice(&received.body).unwrap_or_default();
+        let read = |received: Received| (received.path.clone(), body(&received));
+        requests.into_iter().map(read).collect()
     }
 
     #[tokio::test]
     async fn all_are_taken_in_steps_and_never_in_circles() {
         let left = std::sync::atomic::AtomicU64::new(2345);
-        let answer = move |_: &Received| {
+        let answer = move || {
             let some = left.load(std::sync::atomic::Ordering::Relaxed).min(STEP);
             left.fetch_sub(some, std::sync::atomic::Ordering::Relaxed);
             json!({ "requeued": some })
         };
-        let requests = asked("requeue --all --reason too_large", answer).await;
+        let requests = requests_of("requeue --all --reason too_large", answer).await;
         assert_eq!(requests.len(), 3);
         for (path, body) in &requests {
             assert_eq!(path, "/v1/quarantine/requeue");
@@ -248,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn some_are_taken_by_their_ids() {
-        let requests = asked("requeue 17 a/b", |_| json!({ "requeued": 1 })).await;
+        let requests = requests_of("requeue 17 a/b", || json!({ "requeued": 1 })).await;
         let paths: Vec<_> = requests.iter().map(|(path, _)| path.as_str()).collect();
         let expected = ["/v1/quarantine/17/requeue", "/v1/quarantine/a%2Fb/requeue"];
         assert_eq!(paths, expected);
@@ -256,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_quarantine_is_listed() {
-        let requests = asked("list --limit 7", |_| json!({ "items": [], "next": null })).await;
+        let requests = requests_of("list --limit 7", || json!({ "items": [], "next": null })).await;
         assert_eq!(requests.len(), 1);
         assert!(requests[0].0.starts_with("/v1/quarantine"));
     }

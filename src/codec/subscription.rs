@@ -125,7 +125,7 @@ pub fn read(document: &Map<String, Value>, rules: &SpecRules) -> Result<Written,
 fn url(text: &str, format: Format, rules: &SpecRules) -> Result<EndpointUrl, FieldFault> {
     let url = match rules.is_stored {
         true => EndpointUrl::parse_stored(text),
-        false => EndpointUrl::parse(text, format, rules.require_https),
+        false => EndpointUrl::parse(text, format.needs_https(rules.require_https)),
     };
     Ok(url?)
 }

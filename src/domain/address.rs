@@ -180,14 +180,12 @@ impl EgressRules {
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
         ];
-        self.check(both[0]).or_else(|refusal| {
-            let other = self.check(both[1]);
-            other.map_err(|_| refusal)
-        })?;
-        Ok(both
-            .into_iter()
-            .filter(|address| self.check(*address).is_ok())
-            .collect())
+        let permitted = both.iter().filter(|address| self.check(**address).is_ok());
+        let permitted: Vec<_> = permitted.copied().collect();
+        if permitted.is_empty() {
+            self.check(both[0])?;
+        }
+        Ok(permitted)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::id::{SubscriptionId, TenantId};
 use super::pattern::{Pattern, TypeGlob};
 use super::retry::RetryOverride;
-use super::target::EndpointUrl;
+use super::target::{EndpointUrl, UrlRefusal};
 use super::timestamp::UnixMillis;
 
 /// Longest description, in characters.
@@ -142,7 +142,21 @@ impl FieldFault {
     }
 }
 
+impl From<UrlRefusal> for FieldFault {
+    fn from(refusal: UrlRefusal) -> Self {
+        Self::new("url", refusal.problem)
+    }
+}
+
 impl Format {
+    /// Why an endpoint of this format must be https, if it must.
+    pub fn needs_https(self, require_https: bool) -> Option<&'static str> {
+        match self {
+            Self::Leicbit => Some("the format leicbit is sent by HTTPS only"),
+            Self::Standard => require_https.then_some("`egress.require_https` is set"),
+        }
+    }
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -345,6 +359,26 @@ fn value_problem(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_keep_the_rules_of_their_format() {
+        use Format::{Leicbit, Standard};
+        let parse = |text, format: Format, https| {
+            EndpointUrl::parse(text, format.needs_https(https)).map_err(FieldFault::from)
+        };
+        let ok = |text, format, https| parse(text, format, https).is_ok();
+        assert!(ok("https://example.com/hook?x=1", Standard, true));
+        assert!(ok("https://example.com", Leicbit, false));
+        assert!(ok("http://example.com", Standard, false));
+        assert!(!ok("http://example.com", Standard, true));
+        assert!(!ok("http://example.com", Leicbit, false));
+        assert_eq!(
+            parse("ftp://example.com", Standard, false)
+                .unwrap_err()
+                .field,
+            "url"
+        );
+    }
 
     #[test]
     fn headers_override_nothing() {

@@ -11,7 +11,6 @@ use std::fmt;
 use url::Url;
 
 use super::id::shown;
-use super::subscription::{FieldFault, Format};
 
 /// Longest endpoint URL, in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
@@ -79,25 +78,20 @@ pub struct UrlRefusal {
     pub problem: String,
 }
 
-impl From<UrlRefusal> for FieldFault {
-    fn from(refusal: UrlRefusal) -> Self {
-        Self::new("url", refusal.problem)
-    }
-}
-
 /// A URL that a subscription of its format may have.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl(Url);
 
 impl EndpointUrl {
-    /// Checks what somebody wrote. Whether its address may be connected to is another question.
+    /// Checks what somebody wrote; `needs_https` says why it must be https, where it must. Whether
+    /// its address may be connected to is another question.
     ///
     /// # Errors
     /// [`UrlRefusal`].
-    pub fn parse(text: &str, format: Format, require_https: bool) -> Result<Self, UrlRefusal> {
+    pub fn parse(text: &str, needs_https: Option<&str>) -> Result<Self, UrlRefusal> {
         check_text(text)?;
         let url = Self::parse_stored(text)?.0;
-        check_scheme(url.scheme(), format, require_https)?;
+        check_scheme(url.scheme(), needs_https)?;
         let refuse = |rule, problem: String| Err(UrlRefusal { rule, problem });
         if authority(text).contains('@') {
             let advice = "must not carry a user name or password: use `headers` instead";
@@ -176,14 +170,10 @@ fn check_text(text: &str) -> Result<(), UrlRefusal> {
     Ok(())
 }
 
-fn check_scheme(scheme: &str, format: Format, require_https: bool) -> Result<(), UrlRefusal> {
-    let problem = match (scheme, format) {
-        ("https", _) => return Ok(()),
-        ("http", Format::Standard) if !require_https => return Ok(()),
-        ("http", Format::Leicbit) => {
-            "must be https: the format leicbit is sent by HTTPS only".to_owned()
-        }
-        ("http", Format::Standard) => "must be https: `egress.require_https` is set".to_owned(),
+fn check_scheme(scheme: &str, needs_https: Option<&str>) -> Result<(), UrlRefusal> {
+    let problem = match (scheme, needs_https) {
+        ("https", _) | ("http", None) => return Ok(()),
+        ("http", Some(why)) => format!("must be https: {why}"),
         (other, _) => format!("must be https, found the scheme {other:?}"),
     };
     Err(UrlRefusal {
@@ -200,18 +190,7 @@ fn authority(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::Format::{Leicbit, Standard};
     use super::*;
-
-    #[test]
-    fn urls_keep_the_rules_of_their_format() {
-        let ok = |text, format, https| EndpointUrl::parse(text, format, https).is_ok();
-        assert!(ok("https://example.com/hook?x=1", Standard, true));
-        assert!(ok("https://example.com", Leicbit, false));
-        assert!(ok("http://example.com", Standard, false));
-        assert!(!ok("http://example.com", Standard, true));
-        assert!(!ok("http://example.com", Leicbit, false));
-    }
 
     #[test]
     fn the_problem_says_what_to_do() {
@@ -222,9 +201,8 @@ mod tests {
             ("example.com", "absolute"),
             ("https:/example.com", "two slashes"),
         ] {
-            let refusal = EndpointUrl::parse(text, Standard, false).unwrap_err();
+            let refusal = EndpointUrl::parse(text, None).unwrap_err();
             assert!(refusal.problem.contains(part), "{text}: {refusal}");
-            assert_eq!(FieldFault::from(refusal).field, "url");
         }
     }
 
@@ -237,7 +215,7 @@ mod tests {
     #[test]
     fn what_was_stored_by_older_rules_is_still_read() {
         for text in ["https://u@example.com:25/#x", "https:example.com"] {
-            assert!(EndpointUrl::parse(text, Standard, false).is_err());
+            assert!(EndpointUrl::parse(text, None).is_err());
             EndpointUrl::parse_stored(text).unwrap();
         }
         assert!(EndpointUrl::parse_stored("/hook").is_err());

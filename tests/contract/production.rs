@@ -18,6 +18,7 @@ use carillon::telemetry::Telemetry;
 
 use crate::harness::{Harness, Limits, Store};
 use crate::services::{self, Proxy};
+use crate::until::until;
 
 pub struct ProductionHarness {
     rabbit: Arc<Rabbit>,
@@ -162,7 +163,9 @@ impl Harness for ProductionHarness {
     }
 
     async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+        let then = self.now().after(time);
+        let is_over = async move || (SystemClock.now() >= then).then_some(());
+        until("the time to pass", time + PATIENCE, is_over).await;
     }
 }
 

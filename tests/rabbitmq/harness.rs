@@ -27,7 +27,7 @@ use crate::plain::Plain;
 use crate::services::{self, Broker, delete_declared};
 
 #[path = "../support/until.rs"]
-mod until;
+pub mod until;
 
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);

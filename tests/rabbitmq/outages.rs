@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use carillon::adapters::rabbitmq::Rabbit;
@@ -57,7 +58,8 @@ async fn a_cut_connection_comes_back_and_nothing_is_lost() {
         proxy,
         rabbit,
     } = cuttable("").await;
-    // Events come and are acknowledged all the time, and connections are cut.
+    // Events come and are acknowledged all the time, and connections are cut: once in each fifth.
+    let came = AtomicUsize::new(0);
     let counts = async {
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
         while counts.len() < 1000 {
@@ -67,6 +69,7 @@ async fn a_cut_connection_comes_back_and_nothing_is_lost() {
                 *counts.entry(number_of(&taken)).or_default() += 1;
                 taken.receipt.ack();
             }
+            came.store(counts.len(), Ordering::Relaxed);
         }
         counts
     };
@@ -79,8 +82,11 @@ async fn a_cut_connection_comes_back_and_nothing_is_lost() {
         }
     };
     let cutting = async {
-        for _ in 0..4 {
-            tokio::time::sleep(Duration::from_millis(150)).await;
+        for count in [100, 300, 500, 700] {
+            until("so many to come", PATIENCE, async || {
+                came.load(Ordering::Relaxed) >= count
+            })
+            .await;
             proxy.cut().await;
             until_ready(&rabbit).await;
         }
@@ -262,7 +268,7 @@ async fn what_is_under_way_is_not_handed_out_a_second_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_settled_while_cut_off_does_not_come_again() {
     let Cuttable {
-        place: _place,
+        place,
         proxy,
         rabbit,
     } = cuttable("").await;
@@ -276,9 +282,14 @@ async fn what_is_settled_while_cut_off_does_not_come_again() {
     })
     .await;
     for (taken, n) in taken.into_iter().zip(0..) {
+        let key = delivered(&taken).wait_key();
         taken.receipt.ack();
         if n % 10 == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // What comes after is another settlement.
+            until("the ledger knows", PATIENCE, async || {
+                !place.ledger.settled(&[key]).await.unwrap()[0].is_empty()
+            })
+            .await;
         }
     }
     proxy.accept().await;

@@ -1,7 +1,5 @@
 //! A plain client beside the adapter: what any other program sees and does.
 
-use std::time::Duration;
-
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -13,6 +11,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
 use crate::harness::PATIENCE;
+use crate::harness::until::until;
 
 pub struct Plain {
     pub connection: Connection,
@@ -75,14 +74,8 @@ impl Plain {
 
     /// The first message of a queue, taken out as soon as there is one.
     pub async fn wait_for(&self, queue: &str) -> Delivery {
-        let begun = std::time::Instant::now();
-        loop {
-            if let Some(found) = self.get(queue).await {
-                return found;
-            }
-            assert!(begun.elapsed() < PATIENCE, "nothing came to `{queue}`");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let what = format!("something to come to `{queue}`");
+        until(&what, PATIENCE, async || self.get(queue).await).await
     }
 
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Consumer {

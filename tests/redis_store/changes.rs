@@ -11,7 +11,7 @@ use carillon::domain::subscription::{DisabledReason, Scope};
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::SubscriptionStore;
 
-use crate::harness::{PATIENCE, PROMPT, id, open, prefix, scope, subscription, until};
+use crate::harness::{PATIENCE, PROMPT, id, looked, open, prefix, scope, subscription, until};
 use crate::services::{self, RedisServer};
 
 /// What a listener heard.
@@ -121,8 +121,8 @@ async fn another_process_hears_without_messages() {
 
 #[tokio::test]
 async fn nothing_is_told_twice_or_for_nothing() {
-    let (url, prefix) = (services::redis_url().await, prefix());
-    let redis = open(&url, &prefix).await;
+    let server = RedisServer::start().await;
+    let redis = open(&server.url(), "c").await;
     let heard = Heard::by(&*redis);
     redis.put(subscription("acme", 1, ""), None).await.unwrap();
     assert_eq!(heard.take(), ["acme"]);
@@ -134,8 +134,8 @@ async fn nothing_is_told_twice_or_for_nothing() {
     assert_eq!(heard.take(), ["*"]);
     assert!(!redis.disable(&id(1), gone, UnixMillis(6)).await.unwrap());
     redis.put_all(Vec::new()).await.unwrap();
-    // Its own messages, and two looks.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    // Its own messages come before it has looked twice.
+    looked(&server, 2).await;
     assert!(heard.take().is_empty());
 }
 

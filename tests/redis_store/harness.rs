@@ -24,8 +24,10 @@ use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{Clock as _, StoreError, StoredSubscription, SubscriptionStore as _};
 use carillon::telemetry::Telemetry;
 
+use crate::services::RedisServer;
+
 #[path = "../support/until.rs"]
-mod until;
+pub mod until;
 
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -163,6 +165,25 @@ pub async fn until(what: &str, limit: Duration, mut done: impl AsyncFnMut() -> b
     let begin = Instant::now();
     until::until(what, limit, async || done().await.then_some(())).await;
     begin.elapsed()
+}
+
+/// Waits until the one that has this server for itself has looked how it is so many times more.
+pub async fn looked(server: &RedisServer, times: u64) {
+    let looks = async || {
+        let told = server.cli(&["info", "commandstats"]).await;
+        // A look is the one command of its kind.
+        let line = told
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_mget:calls="));
+        let calls = line.and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+    };
+    let before = looks().await;
+    // The first may have been under way.
+    until("it to look", PATIENCE, async || {
+        looks().await > before + times
+    })
+    .await;
 }
 
 /// Waits until subscriptions can be read.

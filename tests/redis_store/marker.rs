@@ -4,7 +4,7 @@ use carillon::ports::{Backend as _, StoreError, SubscriptionStore as _};
 
 use crate::changes::Heard;
 use crate::harness::{
-    PATIENCE, descriptions, id, open, prefix, scope, subscription, unavailable, until,
+    PATIENCE, descriptions, id, looked, open, prefix, scope, subscription, unavailable, until,
 };
 use crate::services::{self, RedisServer};
 
@@ -65,8 +65,7 @@ async fn a_loss_is_no_new_beginning() {
     );
     assert!(redis.ready().await.unwrap_err().contains("lost"));
     unavailable(redis.delete(&id(1)).await);
-    // Longer than two looks: what was loaded is served on.
-    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    looked(&server, 2).await;
     assert!(heard.take().is_empty(), "what was loaded is served on");
 
     redis

@@ -8,6 +8,7 @@ use carillon::adapters::redis::Redis;
 use carillon::domain::subscription::RateLimit;
 use carillon::ports::{Backend as _, RateAnswer, RateAsk, SharedRates as _, StoreError};
 
+use crate::harness::until::Looks;
 use crate::harness::{PATIENCE, id, open, open_with, prefix, settings, unavailable, until};
 use crate::services::{self, Proxy, RedisServer};
 
@@ -73,10 +74,14 @@ async fn ask_until_done(redis: Arc<Redis>, rate: RateLimit, left: Arc<AtomicU32>
             count,
         });
         if count == 0 {
-            // As a lane does: until the next may go, by what was answered.
+            // As a lane does: not before the next may go, by what was answered.
             let allowed = f64::from(rate.burst - 1) / rate.per_second;
             let wait = answers[0].debt.as_secs_f64() - allowed;
-            tokio::time::sleep(Duration::from_secs_f64(wait.max(0.0))).await;
+            let next = Instant::now() + Duration::from_secs_f64(wait.max(0.0));
+            let mut looks = Looks::new(PATIENCE);
+            while Instant::now() < next {
+                looks.next("the next to be allowed").await;
+            }
         }
     }
 }

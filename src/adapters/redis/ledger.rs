@@ -230,16 +230,21 @@ pub(super) async fn write(core: Arc<Core>) {
     loop {
         tokio::select! {
             first = waiting.recv() => match first {
-                Some(first) => core.write_group(first, &mut waiting).await,
+                Some(first) => drop(core.write_group(first, &mut waiting).await),
                 None => return,
             },
-            _ = tries.tick() => core.write_owed().await,
+            _ = tries.tick() => core.write_owed(&mut waiting).await,
         }
     }
 }
 
 impl Core {
-    async fn write_group(&self, first: Call, waiting: &mut mpsc::Receiver<Call>) {
+    /// Writes `first` together with what waits; what fails is owed.
+    async fn write_group(
+        &self,
+        first: Call,
+        waiting: &mut mpsc::Receiver<Call>,
+    ) -> Result<(), StoreError> {
         let mut records = first.settled.len().max(1);
         let mut calls = vec![first];
         while records < GROUP_MAX
@@ -258,9 +263,10 @@ impl Core {
                 let _ = done.send(result.clone());
             }
         }
+        result
     }
 
-    async fn write_owed(&self) {
+    async fn write_owed(&self, waiting: &mut mpsc::Receiver<Call>) {
         while self.link.usable().is_ok() {
             let settled = self.ledger.some_owed();
             if settled.is_empty() {
@@ -271,9 +277,7 @@ impl Core {
                 ended: None,
                 done: None,
             };
-            let commands = self.ledger_commands(std::slice::from_ref(&call));
-            if self.link.write_all(LIMIT, &commands).await.is_err() {
-                self.ledger.owe(call.settled);
+            if self.write_group(call, waiting).await.is_err() {
                 return;
             }
         }

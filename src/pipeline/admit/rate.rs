@@ -137,12 +137,11 @@ impl EndpointRate {
         if std::mem::take(&mut self.has_own) {
             return Ok(());
         }
+        if self.own.is_none() {
+            self.is_told = false;
+        }
         let Self { limit, clock, .. } = self;
-        let is_told = &mut self.is_told;
-        let share = || {
-            *is_told = false;
-            Limiter::share(*limit, replicas, clock)
-        };
+        let share = || Limiter::share(*limit, replicas, clock);
         self.own.get_or_insert_with(share).take()
     }
 
