@@ -10,19 +10,20 @@ pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
 pub mod extract;
+pub mod limits;
 pub mod ops;
 pub mod problem;
 pub mod quarantine;
+pub mod routes;
 pub mod secrets;
 pub mod subscriptions;
+pub mod tokens;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::handler::Handler as _;
-use axum::routing::{delete, get, post};
+use http::header::{self, HeaderName, HeaderValue};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -32,19 +33,15 @@ use crate::domain::attempt::Attempt;
 use crate::domain::subscription::Subscription;
 use crate::ports::Ports;
 
-use auth::AdminToken;
+use auth::Gate;
 use problem::Problem;
 
 /// Most events in one request.
 pub const EVENTS_MAX: usize = 1000;
 /// Most subscriptions that are declared in one request.
 pub const DECLARED_MAX: usize = 10_000;
-/// Largest request body but for events and declared subscriptions.
-const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Largest body of a request that publishes.
-const EVENTS_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Largest body of a request that declares subscriptions.
-const DECLARED_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a browser may do with an answer that is data: nothing (Content Security Policy 3).
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// Sends test deliveries; the pipeline does, and `app` connects the two.
 #[async_trait]
@@ -70,8 +67,8 @@ pub struct ApiContext {
     pub encrypts: bool,
     /// Largest event, in bytes.
     pub event_bytes_max: usize,
-    /// Who may do everything; without one, everybody who can connect.
-    pub admin_token: Option<AdminToken>,
+    /// Who is let in.
+    pub gate: Gate,
 }
 
 /// The state of every handler.
@@ -79,51 +76,19 @@ pub type Api = Arc<ApiContext>;
 
 /// The API's routes.
 pub fn router(api: Api) -> Router {
-    let publish = Router::new()
-        .route("/v1/events", post(events::publish))
-        .layer(DefaultBodyLimit::max(EVENTS_BODY_BYTES_MAX));
-    // The limit nearest to the handler counts.
-    let declare = subscriptions::declare.layer(DefaultBodyLimit::max(DECLARED_BODY_BYTES_MAX));
-    let rest = Router::new()
-        .route(
-            "/v1/subscriptions",
-            get(subscriptions::list)
-                .post(subscriptions::create)
-                .put(declare),
-        )
-        .route(
-            "/v1/subscriptions/{id}",
-            get(subscriptions::show)
-                .put(subscriptions::declare_one)
-                .patch(subscriptions::change)
-                .delete(subscriptions::delete),
-        )
-        .route("/v1/subscriptions/{id}/test", post(subscriptions::test))
-        .route(
-            "/v1/subscriptions/{id}/rotate-secret",
-            post(subscriptions::rotate_secret),
-        )
-        .route("/v1/attempts", get(attempts::list))
-        .route("/v1/deliveries/{id}/redeliver", post(deliveries::redeliver))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/redrive", post(dead_letters::redrive))
-        .route("/v1/dead-letters/{id}", delete(dead_letters::discard))
-        .route("/v1/quarantine", get(quarantine::list))
-        .route("/v1/quarantine/requeue", post(quarantine::requeue_all))
-        .route("/v1/quarantine/{id}/requeue", post(quarantine::requeue))
-        .route("/v1/secrets/rotate", post(secrets::rotate))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    publish
-        .merge(rest)
+    let fixed = |name: HeaderName, value| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    routes::router(&api)
         .fallback(|| async { Problem::not_found("there is no such resource") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(SetResponseHeaderLayer::if_not_present(
-            http::header::CACHE_CONTROL,
-            http::HeaderValue::from_static("no-store"),
-        ))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            http::header::X_CONTENT_TYPE_OPTIONS,
-            http::HeaderValue::from_static("nosniff"),
+        .layer(fixed(header::CACHE_CONTROL, "no-store"))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, NOTHING))
+        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
+        .layer(fixed(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
         ))
         .layer(CatchPanicLayer::custom(|_| {
             axum::response::IntoResponse::into_response(Problem::internal())

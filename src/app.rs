@@ -16,12 +16,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use axum::Router;
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::auth::AdminToken;
+use crate::api::auth::Gate;
 use crate::api::ops::Operations;
 use crate::api::{self, ApiContext, Tester};
 use crate::config::Config;
@@ -76,6 +76,8 @@ impl Carillon {
         let door = Arc::new(door);
         let halt = HaltOnDrop(Arc::clone(&ports.backend));
         let admin_token = config.http.admin_token.as_ref();
+        let mut random = [0; 32];
+        ports.chance.fill(&mut random);
         let context = ApiContext {
             ports,
             tester: door.clone(),
@@ -83,7 +85,7 @@ impl Carillon {
             egress: config.egress_rules(),
             encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
-            admin_token: admin_token.map(|token| AdminToken::new(token.expose_secret())),
+            gate: Gate::new(admin_token.map(ExposeSecret::expose_secret), random),
         };
         Ok(Self {
             pipeline,
@@ -242,7 +244,8 @@ impl Listener {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
-            let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let server = axum::serve(listener, service).with_graceful_shutdown(stopped);
             if let Err(error) = server.await {
                 tracing::error!(%error, %addr, "a listener ended");
             }

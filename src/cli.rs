@@ -32,6 +32,7 @@ pub mod secrets;
 pub mod serve;
 pub mod steps;
 pub mod subscriptions;
+pub mod tokens;
 pub mod verify;
 
 const HELP: &str = "\
@@ -140,6 +141,8 @@ pub enum Command {
     Quarantine(quarantine::Args),
     /// Encrypt the signing secrets under another key
     Secrets(secrets::Args),
+    /// Make tokens for a tenant
+    Tokens(tokens::Args),
     /// Check the signatures of a captured request
     Verify(verify::Args),
     /// Check, print or explain the configuration

@@ -8,4 +8,5 @@ pub mod event;
 pub mod notice;
 pub mod proto;
 pub mod subscription;
+pub mod tenant_token;
 pub mod vault;

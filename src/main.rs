@@ -44,6 +44,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Quarantine(args) => cli::quarantine::run(args, globals).await,
         Command::DeadLetters(args) => cli::dead_letters::run(args, globals).await,
         Command::Secrets(args) => cli::secrets::run(args, globals).await,
+        Command::Tokens(args) => cli::tokens::run(args, globals).await,
         Command::Verify(args) => cli::verify::run(args, globals).await,
         Command::Completions(args) => cli::completions::run(args, globals).await,
     };

@@ -341,6 +341,8 @@ pub trait AuditLog: Send + Sync {
 /// Which attempts; what is absent does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct AttemptQuery {
+    /// What belongs to this tenant: of its events, for its own subscriptions.
+    pub owner: Option<TenantId>,
     /// Of this tenant's events.
     pub tenant: Option<TenantId>,
     /// For this subscription.

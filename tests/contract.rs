@@ -53,6 +53,7 @@ macro_rules! suite {
                 redeliveries_and_a_retry_are_beside_each_other,
                 a_dead_letter_ends_its_own_series_alone;
             dead_letters: a_dead_letter_keeps_everything, every_filter_filters,
+                an_owner_reaches_its_own,
                 looking_changes_nothing, redriven_ones_are_due_and_new,
                 redriving_honours_its_limit_oldest_first, many_are_redriven_once_each_and_spread,
                 one_is_discarded_once, it_survives_a_crash,
@@ -72,7 +73,8 @@ macro_rules! suite {
                 many_at_once_are_all_kept, it_survives_a_crash,
                 a_deleted_subscription_is_forgotten, a_changed_subscription_is_not_forgotten,
                 an_outage_is_an_error;
-            audit: newest_first_with_a_cursor, every_filter_filters, the_ring_keeps_the_newest,
+            audit: newest_first_with_a_cursor, every_filter_filters, an_owner_sees_its_own,
+                the_ring_keeps_the_newest,
                 old_ones_are_not_shown, a_long_body_is_cut, it_survives_an_orderly_end;
             load: nothing_is_lost_and_nothing_settled_twice, sizes_are_counted;
         }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use super::auth::Admin;
+use super::auth::Caller;
 use super::extract::Query;
 use super::problem::Problem;
 use crate::codec::attempt::outcome_code;
@@ -30,7 +30,7 @@ const PARAMETERS: &[&str] = &[
 /// [`Problem`].
 pub async fn list(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     query: Query,
 ) -> Result<Json<Value>, Problem> {
     let query = query.only(PARAMETERS)?;
@@ -41,6 +41,7 @@ pub async fn list(
         _ => None,
     };
     let wanted = AttemptQuery {
+        owner: caller.owner(),
         tenant: query.tenant()?,
         subscription: query.subscription()?,
         event: query.event()?,

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::auth::Admin;
+use super::auth::Caller;
 use super::extract::{DeliveryPath, Document, Query};
 use super::problem::Problem;
 use crate::domain::delivery::{DeadLetter, DeadReason};
@@ -24,11 +24,12 @@ const REASONS: &str = "exhausted, gone, subscription_disabled or subscription_de
 /// [`Problem`].
 pub async fn list(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     query: Query,
 ) -> Result<Json<Value>, Problem> {
     let query = query.only(&["tenant", "subscription", "reason", "since", "limit"])?;
     let wanted = DeadLetterQuery {
+        owner: caller.owner(),
         tenant: query.tenant()?,
         subscription: query.subscription()?,
         reason: query.parsed("reason", REASONS, DeadReason::from_code)?,
@@ -49,10 +50,11 @@ pub async fn list(
 /// [`Problem`].
 pub async fn redrive(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     document: Document,
 ) -> Result<Json<Value>, Problem> {
-    let (query, dry_run) = read(&document)?;
+    let (mut query, dry_run) = read(&document)?;
+    query.owner = caller.owner();
     let letters = &api.ports.dead_letters;
     let (matched, redriven) = if dry_run {
         (letters.count(&query).await?, 0)
@@ -69,11 +71,13 @@ pub async fn redrive(
 /// [`Problem`].
 pub async fn discard(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     DeliveryPath(id): DeliveryPath,
 ) -> Result<StatusCode, Problem> {
     let now = api.ports.clock.now();
-    let discarded = api.ports.dead_letters.discard(&id, now).await?;
+    let owner = caller.owner();
+    let letters = &api.ports.dead_letters;
+    let discarded = letters.discard(&id, owner.as_ref(), now).await?;
     if discarded.is_empty() {
         return Err(Problem::not_found("there is no such dead letter"));
     }

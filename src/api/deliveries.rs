@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::auth::Admin;
+use super::auth::Caller;
 use super::extract::{DeliveryPath, Document};
 use super::problem::Problem;
 use crate::domain::attempt::Attempt;
@@ -26,11 +26,12 @@ use crate::ports::{AttemptQuery, Parcel};
 /// sent again.
 pub async fn redeliver(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     DeliveryPath(id): DeliveryPath,
     Document(_): Document,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let newest = AttemptQuery {
+        owner: caller.owner(),
         delivery: Some(id.clone()),
         limit: 1,
         ..AttemptQuery::default()

@@ -7,12 +7,13 @@ use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::auth::Admin;
+use super::auth::Caller;
 use super::extract::Body;
 use super::problem::Problem;
 use super::{Api, EVENTS_MAX};
 use crate::codec;
 use crate::codec::event::Encoding;
+use crate::domain::subscription::Scope;
 use crate::ports::{EventMessage, Parcel};
 
 /// Takes events; answers 202 when they are durable.
@@ -21,7 +22,7 @@ use crate::ports::{EventMessage, Parcel};
 /// [`Problem`]: what is wrong with which event; then none was taken.
 pub async fn publish(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
@@ -34,12 +35,13 @@ pub async fn publish(
     let mut parcels = Vec::with_capacity(bodies.len());
     for (index, body) in bodies.into_iter().enumerate() {
         let decoded = codec::event::decode(&body, content_type.as_deref(), api.event_bytes_max);
-        let event = decoded.map_err(|fault| {
-            let problem = Problem::from(fault);
-            match is_batch {
-                true => problem.with("index", index),
-                false => problem,
-            }
+        let checked = decoded.map_err(Problem::from).and_then(|event| {
+            caller.check(&Scope::One(event.tenant.clone()))?;
+            Ok(event)
+        });
+        let event = checked.map_err(|problem| match is_batch {
+            true => problem.with("index", index),
+            false => problem,
         })?;
         let message = EventMessage {
             body,

@@ -31,6 +31,9 @@ pub struct SubscriptionPath(pub SubscriptionId);
 /// The delivery that the path names.
 pub struct DeliveryPath(pub DeliveryId);
 
+/// The tenant that the path names.
+pub struct TenantPath(pub TenantId);
+
 impl FromRequest<Api> for Body {
     type Rejection = Problem;
 
@@ -304,5 +307,18 @@ impl FromRequestParts<Api> for DeliveryPath {
         let id = DeliveryId::parse(&path_id(parts, api).await);
         id.map(Self)
             .map_err(|_| Problem::not_found("there is no such delivery"))
+    }
+}
+
+impl FromRequestParts<Api> for TenantPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let name = path_id(parts, api).await;
+        let expected = "must be one tenant: 1 to 128 visible ASCII characters, and not `*`";
+        match TenantId::parse(&name) {
+            Ok(tenant) if name != "*" => Ok(Self(tenant)),
+            _ => Err(FieldFault::new("tenant", expected).into()),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Errors as problem documents: RFC 9457, with a stable `code` for programs.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -15,6 +17,7 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    retry_after: Option<Duration>,
     more: Map<String, Value>,
 }
 
@@ -25,14 +28,32 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
+            retry_after: None,
             more: Map::new(),
         }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its code.
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 
     /// Adds a member to the document.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to try again, in whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
         self
     }
 
@@ -130,8 +151,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        let soon = unavailable.then_some(Duration::from_secs(1));
+        if let Some(after) = self.retry_after.or(soon) {
+            headers.insert(header::RETRY_AFTER, after.as_secs().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -9,7 +9,6 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use super::auth::Admin;
 use super::extract::{Document, Query};
 use super::problem::Problem;
 use crate::domain::event::FaultReason;
@@ -23,11 +22,7 @@ const REQUEUE_MAX: usize = 100_000;
 ///
 /// # Errors
 /// [`Problem`].
-pub async fn list(
-    State(api): State<Api>,
-    _admin: Admin,
-    query: Query,
-) -> Result<Json<Value>, Problem> {
+pub async fn list(State(api): State<Api>, query: Query) -> Result<Json<Value>, Problem> {
     let limit = query.only(&["limit"])?.limit()?;
     let found = api.ports.quarantine.list(limit).await?;
     let items: Vec<Value> = found.iter().map(|(id, item)| show(id, item)).collect();
@@ -40,7 +35,6 @@ pub async fn list(
 /// [`Problem`].
 pub async fn requeue(
     State(api): State<Api>,
-    _admin: Admin,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     // An id that cannot be one names nothing.
@@ -58,7 +52,6 @@ pub async fn requeue(
 /// [`Problem`].
 pub async fn requeue_all(
     State(api): State<Api>,
-    _admin: Admin,
     document: Document,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let query = read(&document)?;

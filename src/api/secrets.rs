@@ -6,7 +6,6 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::auth::Admin;
 use super::extract::Document;
 use super::problem::Problem;
 use super::subscriptions::{page, rewrite};
@@ -25,7 +24,6 @@ const PAGE: usize = 100;
 /// [`Problem`]: 409 when there are no keys.
 pub async fn rotate(
     State(api): State<Api>,
-    _admin: Admin,
     Document(document): Document,
 ) -> Result<Json<Value>, Problem> {
     if let Some(name) = document.keys().find(|name| *name != "cursor") {

@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use super::auth::Admin;
+use super::auth::Caller;
 use super::extract::{Document, Query, SubscriptionPath};
 use super::problem::Problem;
 use crate::codec::attempt::outcome_code;
@@ -34,7 +34,7 @@ const CONFLICT_TRIES: usize = 5;
 /// [`Problem`].
 pub async fn create(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     Document(document): Document,
 ) -> Result<Response, Problem> {
     let Written {
@@ -42,6 +42,7 @@ pub async fn create(
         spec,
         enabled,
     } = read(&document, &api.rules)?;
+    caller.check(&tenant)?;
     let now = api.ports.clock.now();
     let subscription = Subscription {
         id: new_id(&api),
@@ -67,7 +68,7 @@ pub async fn create(
 /// [`Problem`].
 pub async fn list(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     query: Query,
 ) -> Result<Json<Value>, Problem> {
     let query = query.only(&["tenant", "limit", "cursor"])?;
@@ -76,6 +77,16 @@ pub async fn list(
     let parse = |text: &str| SubscriptionId::parse(text).ok();
     let after = query.parsed("cursor", "the `next` of the page before", parse)?;
     let limit = query.limit()?;
+    let scope = match (caller, scope) {
+        (Caller::Admin, asked) => asked,
+        (Caller::Tenant(own), asked) => {
+            let own = Scope::One(own);
+            if asked.is_some_and(|asked| asked != own) {
+                return Ok(Json(json!({ "items": [], "next": null })));
+            }
+            Some(own)
+        }
+    };
     let (found, next) = page(&api, scope.as_ref(), after.as_ref(), limit).await?;
     let items: Vec<_> = found.iter().map(shown).collect();
     let next = next.map(|id| id.to_string());
@@ -88,10 +99,10 @@ pub async fn list(
 /// [`Problem`].
 pub async fn show(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(shown(&find(&api, &id).await?)))
+    Ok(Json(shown(&find(&api, &caller, &id).await?)))
 }
 
 /// Changes one by a JSON merge patch (RFC 7396).
@@ -100,11 +111,12 @@ pub async fn show(
 /// [`Problem`].
 pub async fn change(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
     Document(patch): Document,
 ) -> Result<Json<Value>, Problem> {
-    let (changed, rotated) = update(&api, &id, |stored| patched(&api, stored, &patch)).await?;
+    let (changed, rotated) =
+        update(&api, &caller, &id, |stored| patched(&api, stored, &patch)).await?;
     // Another way of signing needs another secret, which is shown this once.
     let document = match rotated {
         true => shown_with_secret(&changed),
@@ -119,9 +131,14 @@ pub async fn change(
 /// [`Problem`].
 pub async fn delete(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
 ) -> Result<StatusCode, Problem> {
+    // Its tenant never changes, so it is still the caller's when it is deleted. The admin can
+    // delete what cannot be read.
+    if caller != Caller::Admin {
+        find(&api, &caller, &id).await?;
+    }
     if api.ports.subscriptions.delete(&id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -135,11 +152,11 @@ pub async fn delete(
 /// [`Problem`].
 pub async fn test(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
     Document(_): Document,
 ) -> Result<Json<Value>, Problem> {
-    let stored = find(&api, &id).await?;
+    let stored = find(&api, &caller, &id).await?;
     let tested = api.tester.test(&stored.subscription).await;
     let attempt = tested.map_err(|error| {
         tracing::error!(subscription = %id, error, "the test event could not be sent");
@@ -162,7 +179,7 @@ pub async fn test(
 /// [`Problem`].
 pub async fn rotate_secret(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
     Document(document): Document,
 ) -> Result<Json<Value>, Problem> {
@@ -180,7 +197,7 @@ pub async fn rotate_secret(
     };
     let now = api.ports.clock.now();
     let until = now.after(overlap);
-    let (rotated, ()) = update(&api, &id, |stored| {
+    let (rotated, ()) = update(&api, &caller, &id, |stored| {
         let secrets = stored.secrets.rotated(new_secret(&api), now, until);
         let secrets = secrets.ok_or_else(too_many_secrets)?;
         Ok((stored.subscription.as_ref().clone(), secrets, ()))
@@ -201,8 +218,15 @@ fn too_many_secrets() -> Problem {
     Problem::new(StatusCode::CONFLICT, "too_many_secrets", detail)
 }
 
-async fn find(api: &Api, id: &SubscriptionId) -> Result<StoredSubscription, Problem> {
-    api.ports.subscriptions.get(id).await?.ok_or_else(no_such)
+/// The one that has this id; those that the caller must not see are not there.
+async fn find(
+    api: &Api,
+    caller: &Caller,
+    id: &SubscriptionId,
+) -> Result<StoredSubscription, Problem> {
+    let found = api.ports.subscriptions.get(id).await?;
+    let found = found.filter(|stored| caller.sees(&stored.subscription.tenant));
+    found.ok_or_else(no_such)
 }
 
 /// A page of them by id, and the `cursor` of the next one, if there is one.
@@ -253,10 +277,11 @@ pub(super) async fn rewrite<T>(
 /// Reads, changes and writes one.
 async fn update<T>(
     api: &Api,
+    caller: &Caller,
     id: &SubscriptionId,
     change: impl Fn(&StoredSubscription) -> Result<(Subscription, Secrets, T), Problem>,
 ) -> Result<(StoredSubscription, T), Problem> {
-    let changed = rewrite(api, find(api, id).await?, |stored| {
+    let changed = rewrite(api, find(api, caller, id).await?, |stored| {
         let (mut subscription, secrets, extra) = change(stored)?;
         subscription.updated_at = api.ports.clock.now();
         Ok((subscription, secrets, extra))

@@ -48,6 +48,7 @@ pub fn encode(attempt: &Attempt, body_bytes_max: usize) -> Vec<u8> {
         test: attempt.test,
         detail: attempt.detail.clone(),
         redrives: attempt.redrives,
+        shared: attempt.shared,
     };
     lz4_flex::compress_prepend_size(&message.encode_to_vec())
 }
@@ -80,6 +81,7 @@ pub fn decode(bytes: &[u8]) -> Option<Attempt> {
         number: message.attempt,
         redrives: message.redrives,
         subscription: SubscriptionId::parse(&message.subscription_id).ok()?,
+        shared: message.shared,
         tenant: TenantId::parse(&message.tenant).ok()?,
         event: EventId::parse(&message.event_id).ok()?,
         kind: EventType::parse(&message.event_type).ok()?,
@@ -130,6 +132,7 @@ mod tests {
             number: 2,
             redrives: 3,
             subscription: SubscriptionId::parse("sub_1").unwrap(),
+            shared: true,
             tenant: TenantId::parse("acme").unwrap(),
             event: EventId::parse("e").unwrap(),
             kind: EventType::parse("t").unwrap(),

@@ -52,6 +52,7 @@ pub fn encode(delivery: &Delivery) -> Vec<u8> {
         redrives: delivery.redrives,
         series: delivery.series,
         hops: delivery.hops,
+        shared: delivery.shared,
     }
     .encode_to_vec()
 }
@@ -75,6 +76,7 @@ pub fn decode(bytes: &Bytes) -> Result<Delivery, DeliveryFault> {
     Ok(Delivery {
         id: named("id", DeliveryId::parse(&message.id))?,
         subscription: named("subscription_id", subscription)?,
+        shared: message.shared,
         event: Arc::new(facts),
         body: message.body,
         has_more: message.has_more,
@@ -128,6 +130,7 @@ mod tests {
         };
         let mut sent = delivery().attempted(UnixMillis(7), last).redriven();
         sent.series = u64::MAX;
+        sent.shared = true;
         let back = decode(&encode(&sent).into()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{sent:?}"));
         let fresh = decode(&encode(&delivery()).into()).unwrap();

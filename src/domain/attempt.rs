@@ -24,6 +24,8 @@ pub struct Attempt {
     pub redrives: u32,
     /// Whom it was for.
     pub subscription: SubscriptionId,
+    /// Whether that is a subscription of every tenant.
+    pub shared: bool,
     /// The event's tenant.
     pub tenant: TenantId,
     /// The event.
@@ -48,6 +50,13 @@ pub struct Attempt {
     pub next_at: Option<UnixMillis>,
     /// Whether the Test action made it.
     pub test: bool,
+}
+
+impl Attempt {
+    /// Whether it belongs to `tenant`: its event does, and its subscription is the tenant's own.
+    pub fn is_of(&self, tenant: &TenantId) -> bool {
+        !self.shared && self.tenant == *tenant
+    }
 }
 
 /// What follows an attempt.

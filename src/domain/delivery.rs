@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
 use super::outcome::Reason;
+use super::subscription::Scope;
 use super::timestamp::UnixMillis;
 
 /// The header that says that the body leaves alerts out (contract section 3).
@@ -22,6 +23,8 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// Whom it is for.
     pub subscription: SubscriptionId,
+    /// Whether that is a subscription of every tenant: then it is none of the tenant's business.
+    pub shared: bool,
     /// What of the event goes with each of its deliveries.
     pub event: Arc<EventFacts>,
     /// The request body: the same bytes on every attempt.
@@ -141,6 +144,7 @@ impl Delivery {
         Self {
             id: DeliveryId::derive(&event.tenant, &event.id, &subscription),
             subscription,
+            shared: false,
             event,
             body,
             has_more,
@@ -151,6 +155,18 @@ impl Delivery {
             series: 0,
             hops: 0,
         }
+    }
+
+    /// The same, for a subscription of this scope.
+    #[must_use]
+    pub fn within(mut self, scope: &Scope) -> Self {
+        self.shared = *scope == Scope::Every;
+        self
+    }
+
+    /// Whether it belongs to `tenant`: its event does, and its subscription is the tenant's own.
+    pub fn is_of(&self, tenant: &TenantId) -> bool {
+        !self.shared && self.event.tenant == *tenant
     }
 
     /// What the ledger knows this message by, as long as it does not move on.

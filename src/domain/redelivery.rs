@@ -51,6 +51,7 @@ pub fn redelivery(
     Ok(Delivery {
         id: attempt.delivery.clone(),
         subscription: attempt.subscription.clone(),
+        shared: attempt.shared,
         event: Arc::new(facts),
         body: request.body.clone(),
         has_more: headers.any(|(name, value)| name == HAS_MORE_HEADER && value == "true"),
@@ -102,6 +103,7 @@ mod tests {
             number: delivery.attempts + 1,
             redrives: delivery.redrives,
             subscription: delivery.subscription.clone(),
+            shared: delivery.shared,
             tenant: delivery.event.tenant.clone(),
             event: delivery.event.id.clone(),
             kind: delivery.event.kind.clone(),

@@ -370,13 +370,13 @@ fn check_timestamp(
     Ok(())
 }
 
-fn hmac_keyed(key: &[u8]) -> HmacSha256 {
+pub(crate) fn hmac_keyed(key: &[u8]) -> HmacSha256 {
     // HMAC takes keys of any length (RFC 2104 section 2).
     #[allow(clippy::expect_used)]
     HmacSha256::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-fn hmac_of(state: &HmacSha256, parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn hmac_of(state: &HmacSha256, parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = state.clone();
     for part in parts {
         mac.update(part);

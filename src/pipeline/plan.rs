@@ -55,6 +55,7 @@ pub fn plan(
         }
         let Payload { body, has_more } = bodies.render(event, &endpoint, selection);
         let delivery = Delivery::new(Arc::clone(facts), id.clone(), body, has_more);
+        let delivery = delivery.within(&endpoint.subscription.tenant);
         plan.deliveries.push((delivery, endpoint));
     }
     plan

@@ -40,6 +40,7 @@ pub fn record(
         number: delivery.attempts + 1,
         redrives: delivery.redrives,
         subscription: delivery.subscription.clone(),
+        shared: delivery.shared,
         tenant: delivery.event.tenant.clone(),
         event: delivery.event.id.clone(),
         kind: delivery.event.kind.clone(),

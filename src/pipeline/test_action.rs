@@ -39,6 +39,7 @@ pub async fn test(context: &Context, endpoint: &Endpoint) -> Result<Arc<Attempt>
         traceparent: None,
     });
     let delivery = Delivery::new(facts, id.clone(), payload.body, payload.has_more);
+    let delivery = delivery.within(&endpoint.subscription.tenant);
     let sent = send(context, endpoint, &delivery, TEST_TIMEOUT).await;
     Ok(record(context, &delivery, sent, Follows::Test))
 }

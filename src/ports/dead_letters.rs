@@ -39,7 +39,8 @@ pub trait DeadLetterQueue: Send + Sync {
     async fn count(&self, query: &DeadLetterQuery) -> Result<u64, StoreError>;
 
     /// Discards one delivery's; says what was there, `None` for what could not be read. A
-    /// broker may have several: redelivered, a delivery can be given up once more.
+    /// broker may have several: redelivered, a delivery can be given up once more. With an
+    /// `owner`, only what can be read and belongs to that tenant.
     ///
     /// Where there are notices, the notice of it is out before anything is: around a fault
     /// there may be one too many, never one too few.
@@ -49,6 +50,7 @@ pub trait DeadLetterQueue: Send + Sync {
     async fn discard(
         &self,
         id: &DeliveryId,
+        owner: Option<&TenantId>,
         now: UnixMillis,
     ) -> Result<Vec<Option<DeadLetter>>, StoreError>;
 }
@@ -56,6 +58,8 @@ pub trait DeadLetterQueue: Send + Sync {
 /// Which dead letters; what is absent does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterQuery {
+    /// What belongs to this tenant: of its events, for its own subscriptions.
+    pub owner: Option<TenantId>,
     /// Of this tenant's events.
     pub tenant: Option<TenantId>,
     /// For this subscription.

@@ -21,6 +21,7 @@ fn attempt(tenant: &str, event: u32, subscription: u32, number: u32, at: UnixMil
         number,
         redrives: 0,
         subscription: delivery.subscription,
+        shared: false,
         tenant: delivery.event.tenant.clone(),
         event: delivery.event.id.clone(),
         kind: EventType::parse("a.b").unwrap(),
@@ -206,6 +207,117 @@ pub async fn every_filter_filters<H: Harness>() {
                 ..of_acme()
             },
             vec![4, 3],
+        ),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(numbers(&store, &query).await, expected, "{query:?}");
+    }
+}
+
+/// What went to a subscription of every tenant is none of the event's tenant's business.
+pub async fn an_owner_sees_its_own<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let now = backend.now();
+    for (tenant, event, subscription, number, shared) in [
+        ("acme", 1, 1, 1, false),
+        ("acme", 1, 2, 2, true),
+        ("bell", 2, 2, 3, true),
+        ("bell", 2, 3, 4, false),
+        ("acme", 4, 1, 5, false),
+    ] {
+        let attempt = attempt(tenant, event, subscription, number, now);
+        let attempt = Attempt { shared, ..attempt };
+        store.audit.append(attempt.into());
+    }
+    store.backend.flush().await;
+    let of = |name: &str| AttemptQuery {
+        owner: Some(tenant(name)),
+        ..all()
+    };
+    let acme = || Some(tenant("acme"));
+    let to = |n| Some(subscription_id(n));
+    let delivery = |name, event, n| Some(delivery_to(name, event, n).id);
+    let cases = [
+        (of("acme"), vec![5, 1]),
+        (of("bell"), vec![4]),
+        (of("none"), vec![]),
+        (
+            AttemptQuery {
+                limit: 1,
+                ..of("acme")
+            },
+            vec![5],
+        ),
+        (
+            AttemptQuery {
+                tenant: acme(),
+                ..of("acme")
+            },
+            vec![5, 1],
+        ),
+        (
+            AttemptQuery {
+                tenant: acme(),
+                ..of("bell")
+            },
+            vec![],
+        ),
+        (
+            AttemptQuery {
+                tenant: acme(),
+                ..all()
+            },
+            vec![5, 2, 1],
+        ),
+        (
+            AttemptQuery {
+                subscription: to(1),
+                ..of("acme")
+            },
+            vec![5, 1],
+        ),
+        (
+            AttemptQuery {
+                subscription: to(2),
+                ..of("acme")
+            },
+            vec![],
+        ),
+        (
+            AttemptQuery {
+                subscription: to(3),
+                ..of("acme")
+            },
+            vec![],
+        ),
+        (
+            AttemptQuery {
+                delivery: delivery("acme", 1, 1),
+                ..of("acme")
+            },
+            vec![1],
+        ),
+        (
+            AttemptQuery {
+                delivery: delivery("acme", 1, 2),
+                ..of("acme")
+            },
+            vec![],
+        ),
+        (
+            AttemptQuery {
+                delivery: delivery("bell", 2, 3),
+                ..of("acme")
+            },
+            vec![],
+        ),
+        (
+            AttemptQuery {
+                delivered: Some(false),
+                ..of("acme")
+            },
+            vec![5, 1],
         ),
     ];
     for (query, expected) in cases {

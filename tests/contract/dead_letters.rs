@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use carillon::domain::delivery::DeadReason;
+use carillon::domain::subscription::Scope;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{DeadLetterQuery, Parcel, Taken};
 
@@ -239,6 +240,47 @@ fn numbers(taken: &[Taken<Bytes>]) -> impl Iterator<Item = u32> {
     event_ids(taken).into_iter().map(number)
 }
 
+/// What was for a subscription of every tenant is none of the event's tenant's business.
+pub async fn an_owner_reaches_its_own<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let letters = [
+        delivery_to("acme", 0, 1),
+        delivery_to("acme", 1, 2).within(&Scope::Every),
+        delivery_to("bell", 2, 3),
+        delivery_to("acme", 3, 1),
+    ];
+    let [own, shared, foreign, _] = letters.each_ref().map(|delivery| delivery.id.clone());
+    let dead = |(at, delivery)| Parcel::Dead(dead(delivery, DeadReason::Gone, UnixMillis(at)));
+    store.put((100..).zip(letters).map(dead).collect()).await;
+    let acme = tenant("acme");
+    let of_acme = DeadLetterQuery {
+        owner: Some(acme.clone()),
+        ..all()
+    };
+    let of_bell_for_acme = DeadLetterQuery {
+        tenant: Some(tenant("bell")),
+        ..of_acme.clone()
+    };
+    assert_eq!(listed(&store, &of_acme).await, ["evt_0", "evt_3"]);
+    assert!(listed(&store, &of_bell_for_acme).await.is_empty());
+    assert_eq!(store.dead_letters.count(&of_acme).await.unwrap(), 2);
+    let discard = async |id| {
+        let discarded = store.dead_letters.discard(id, Some(&acme), backend.now());
+        discarded.await.unwrap().len()
+    };
+    assert_eq!(discard(&shared).await, 0);
+    assert_eq!(discard(&foreign).await, 0);
+    assert_eq!(discard(&own).await, 1);
+    let redrive = async |query| {
+        let redriven = store.dead_letters.redrive(query, backend.now());
+        redriven.await.unwrap()
+    };
+    assert_eq!(redrive(&of_bell_for_acme).await, 0);
+    assert_eq!(redrive(&of_acme).await, 1);
+    assert_eq!(listed(&store, &all()).await, ["evt_1", "evt_2"]);
+}
+
 pub async fn one_is_discarded_once<H: Harness>() {
     let backend = H::start(Limits::default()).await;
     let store = backend.store();
@@ -247,7 +289,7 @@ pub async fn one_is_discarded_once<H: Harness>() {
     let discard = async || {
         let discarded = store
             .dead_letters
-            .discard(&letter.delivery.id, backend.now());
+            .discard(&letter.delivery.id, None, backend.now());
         discarded.await.unwrap()
     };
     let discarded = discard().await;

@@ -10,6 +10,7 @@ use axum::body::{Body, to_bytes};
 use carillon::adapters::https::{HttpsSettings, HttpsTransport};
 use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
+use carillon::api::auth::Gate;
 use carillon::api::{ApiContext, DECLARED_MAX, Tester, router};
 use carillon::codec::vault::Vault;
 use carillon::domain::attempt::Attempt;
@@ -410,7 +411,7 @@ fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
         egress: config.egress_rules(),
         encrypts: false,
         event_bytes_max: config.intake.max_event_bytes,
-        admin_token: None,
+        gate: Gate::new(None, [0; 32]),
     }))
 }
 

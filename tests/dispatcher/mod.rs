@@ -21,4 +21,5 @@ mod restart;
 mod rules;
 mod secrets;
 mod subscriptions;
+mod tenants;
 mod test_action;

@@ -13,6 +13,7 @@ use crate::harness::{
 };
 
 const ALL: DeadLetterQuery = DeadLetterQuery {
+    owner: None,
     tenant: None,
     subscription: None,
     reason: None,

@@ -122,6 +122,7 @@ pub fn attempt(n: u32, event: u32, number: u32) -> Arc<Attempt> {
         number,
         redrives: 0,
         subscription: id(n),
+        shared: false,
         tenant,
         event,
         kind: EventType::parse("a.b").unwrap(),

@@ -7,7 +7,7 @@ use super::message::dead_letter;
 use super::reader::{PAGE_MAX, Reader};
 use crate::codec;
 use crate::domain::delivery::DeadLetter;
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{DeadLetterQuery, DeadLetterQueue, Outbox as _, Parcel, StoreError};
@@ -74,6 +74,7 @@ impl DeadLetterQueue for Rabbit {
     async fn discard(
         &self,
         id: &DeliveryId,
+        owner: Option<&TenantId>,
         now: UnixMillis,
     ) -> Result<Vec<Option<DeadLetter>>, StoreError> {
         let mut reader = Reader::begin(self, &self.names.dead_letters).await?;
@@ -89,8 +90,14 @@ impl DeadLetterQueue for Rabbit {
                 continue;
             }
             let letter = dead_letter(found).ok();
-            let is_it = |letter: &DeadLetter| letter.delivery.id == *id;
-            if named.is_some() || letter.as_ref().is_some_and(is_it) {
+            let is_it = match (&letter, owner) {
+                (Some(letter), Some(owner)) => {
+                    letter.delivery.id == *id && letter.delivery.is_of(owner)
+                }
+                (Some(letter), None) => named.is_some() || letter.delivery.id == *id,
+                (None, owner) => named.is_some() && owner.is_none(),
+            };
+            if is_it {
                 tags.push(tag);
                 letters.push(letter);
             }
@@ -168,9 +175,10 @@ impl<'a> Search<'a> {
 
 fn matches(query: &DeadLetterQuery, letter: &DeadLetter) -> bool {
     let delivery = &letter.delivery;
-    let tenant = query.tenant.as_ref();
+    let (owner, tenant) = (query.owner.as_ref(), query.tenant.as_ref());
     let subscription = query.subscription.as_ref();
-    tenant.is_none_or(|tenant| *tenant == delivery.event.tenant)
+    owner.is_none_or(|owner| delivery.is_of(owner))
+        && tenant.is_none_or(|tenant| *tenant == delivery.event.tenant)
         && subscription.is_none_or(|id| *id == delivery.subscription)
         && query.reason.is_none_or(|reason| reason == letter.reason)
         && query.since.is_none_or(|since| letter.dead_at >= since)

@@ -30,6 +30,7 @@ const RINGS_MAX: usize = 100_000;
 pub(super) struct AuditRow {
     subscription: SubscriptionId,
     tenant: TenantId,
+    shared: bool,
     event: EventId,
     delivery: DeliveryId,
     delivered: bool,
@@ -76,6 +77,7 @@ impl AuditRow {
             record: codec::attempt::encode(attempt, body_bytes_max),
             subscription: attempt.subscription.clone(),
             tenant: attempt.tenant.clone(),
+            shared: attempt.shared,
             event: attempt.event.clone(),
             delivery: attempt.delivery.clone(),
             delivered: attempt.reason.is_none(),
@@ -154,7 +156,7 @@ impl RingCounters {
 fn insert(conn: &Connection, row: &AuditRow, position: i64, seq: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT INTO attempts (position, subscription_id, seq, tenant, event_id, delivery_id,
-           delivered, at_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+           delivered, at_ms, record, shared) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         position,
@@ -166,6 +168,7 @@ fn insert(conn: &Connection, row: &AuditRow, position: i64, seq: i64) -> rusqlit
         row.delivered,
         row.at.0,
         row.record,
+        row.shared,
     ])
     .map(drop)
 }
@@ -182,7 +185,7 @@ fn select(query: &AttemptQuery, oldest: UnixMillis) -> (String, Conditions) {
         ("INDEXED BY attempts_event", "position")
     } else if query.subscription.is_some() {
         ("INDEXED BY attempts_subscription", "seq")
-    } else if query.tenant.is_some() {
+    } else if query.owner.is_some() || query.tenant.is_some() {
         ("INDEXED BY attempts_tenant", "position")
     } else if query.delivered == Some(false) {
         ("INDEXED BY attempts_failed", "position")
@@ -197,6 +200,10 @@ fn select(query: &AttemptQuery, oldest: UnixMillis) -> (String, Conditions) {
     }
     if let Some(id) = &query.subscription {
         conditions.add("subscription_id = ?", text(id.as_str()));
+    }
+    if let Some(owner) = &query.owner {
+        conditions.add("tenant = ?", text(owner.as_str()));
+        conditions.literal("shared = 0");
     }
     if let Some(tenant) = &query.tenant {
         conditions.add("tenant = ?", text(tenant.as_str()));
@@ -235,9 +242,10 @@ mod tests {
     fn every_query_can_be_planned() {
         let conn = Connection::open_in_memory().unwrap();
         super::super::schema::prepare(&conn).unwrap();
-        for bits in 0..128_u32 {
+        for bits in 0..256_u32 {
             let on = |bit: u32| bits & (1 << bit) != 0;
             let query = AttemptQuery {
+                owner: on(7).then(|| TenantId::parse("t").unwrap()),
                 tenant: on(0).then(|| TenantId::parse("t").unwrap()),
                 subscription: on(1).then(|| SubscriptionId::parse("sub_1").unwrap()),
                 event: on(2).then(|| EventId::parse("e").unwrap()),

@@ -11,7 +11,7 @@ use super::readers::Conditions;
 use super::writer::Tx;
 use crate::codec;
 use crate::domain::delivery::{DeadLetter, DeadReason};
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{DeadLetterQuery, DeadLetterQueue, StoreError};
@@ -101,15 +101,25 @@ impl DeadLetterQueue for Sqlite {
     async fn discard(
         &self,
         id: &DeliveryId,
+        owner: Option<&TenantId>,
         _now: UnixMillis,
     ) -> Result<Vec<Option<DeadLetter>>, StoreError> {
-        let id = id.clone();
+        let (id, owner) = (id.clone(), owner.cloned());
         let discard = move |tx: &mut Tx<'_>| {
             let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?");
             let mut query = tx.conn.prepare_cached(&sql)?;
             let found = query.query_row([id.as_str()], raw).optional()?;
-            delete(tx, id.as_str())?;
-            Ok(Ok(found.map(|row| row.decode().ok()).into_iter().collect()))
+            let found = found.map(|row| row.decode().ok());
+            let is_of = |owner: &TenantId, letter: &Option<DeadLetter>| {
+                let letter = letter.as_ref();
+                letter.is_some_and(|letter| letter.delivery.is_of(owner))
+            };
+            let meant = |letter: &Option<_>| owner.as_ref().is_none_or(|o| is_of(o, letter));
+            let discarded: Vec<_> = found.into_iter().filter(meant).collect();
+            if !discarded.is_empty() {
+                delete(tx, id.as_str())?;
+            }
+            Ok(Ok(discarded))
         };
         self.queue.write(discard).await
     }
@@ -126,8 +136,9 @@ pub(super) fn insert(
     let seq = tx.numbers.next_dead_letter();
     tx.conn
         .prepare_cached(
-            "INSERT INTO dead_letters (seq, id, tenant, subscription_id, reason, dead_ms, envelope)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO dead_letters
+               (seq, id, tenant, subscription_id, reason, dead_ms, envelope, shared)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             seq,
@@ -137,6 +148,7 @@ pub(super) fn insert(
             letter.reason.code(),
             letter.dead_at.0,
             envelope,
+            delivery.shared,
         ])?;
     tx.effects.dead_letters += 1;
     Ok(())
@@ -196,13 +208,17 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
     let mut conditions = Conditions::default();
     let index = if query.subscription.is_some() {
         "dead_letters_subscription"
-    } else if query.tenant.is_some() {
+    } else if query.owner.is_some() || query.tenant.is_some() {
         "dead_letters_tenant"
     } else {
         "dead_letters_dead"
     };
     if let Some(id) = &query.subscription {
         conditions.add("subscription_id = ?", id.as_str().to_owned());
+    }
+    if let Some(owner) = &query.owner {
+        conditions.add("tenant = ?", owner.as_str().to_owned());
+        conditions.literal("shared = 0");
     }
     if let Some(tenant) = &query.tenant {
         conditions.add("tenant = ?", tenant.as_str().to_owned());

@@ -11,7 +11,7 @@ use super::OpenError;
 const APPLICATION_ID: i32 = 0x4352_4c4e;
 
 /// The version of the tables below.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// The tables of version 1. Files with them are out there: what changes is a step.
 const TABLES: &str = "
@@ -109,6 +109,16 @@ CREATE TABLE failing (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// From version 2 to 3: whether a subscription was of every tenant, and so not the tenant's own.
+const SHARED: &str = "
+ALTER TABLE attempts ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
+UPDATE attempts SET shared = 1
+  WHERE subscription_id IN (SELECT id FROM subscriptions WHERE scope = '*');
+UPDATE dead_letters SET shared = 1
+  WHERE subscription_id IN (SELECT id FROM subscriptions WHERE scope = '*');
+";
+
 /// Makes the tables in an empty file, brings an older one up to date, and checks that any
 /// other is one of ours.
 pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
@@ -117,9 +127,10 @@ pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
     let version = number("PRAGMA user_version").map_err(OpenError::unreadable)?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema").map_err(OpenError::unreadable)?;
     match (application, version) {
-        (0, 0) if tables == 0 => build(conn, &[TABLES, FAILING]).map_err(OpenError::Sqlite),
+        (0, 0) if tables == 0 => build(conn, &[TABLES, FAILING, SHARED]).map_err(OpenError::Sqlite),
         (APPLICATION_ID, VERSION) => Ok(()),
-        (APPLICATION_ID, 1) => build(conn, &[FAILING]).map_err(OpenError::Sqlite),
+        (APPLICATION_ID, 1) => build(conn, &[FAILING, SHARED]).map_err(OpenError::Sqlite),
+        (APPLICATION_ID, 2) => build(conn, &[SHARED]).map_err(OpenError::Sqlite),
         (APPLICATION_ID, found) if found > VERSION => Err(OpenError::Newer {
             found,
             known: VERSION,

@@ -328,6 +328,7 @@ fn attempt(body_bytes: usize) -> Attempt {
         number: 1,
         redrives: 0,
         subscription: subscription(),
+        shared: false,
         tenant: TenantId::parse("acme").unwrap(),
         event: EventId::parse("e").unwrap(),
         kind: EventType::parse("t").unwrap(),

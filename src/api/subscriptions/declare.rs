@@ -13,12 +13,12 @@ use futures_util::future::try_join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::super::auth::Admin;
+use super::super::auth::Caller;
 use super::super::extract::{Document, Json as AnyJson, SubscriptionPath};
 use super::super::problem::Problem;
 use super::super::{Api, DECLARED_MAX};
 use super::{
-    CONFLICT_TRIES, created, disabled_reason, new_id, new_secret, show_json, shown,
+    CONFLICT_TRIES, created, disabled_reason, new_id, new_secret, no_such, show_json, shown,
     shown_with_secret, warned,
 };
 use crate::codec::subscription::declared::{Declared, read_declared};
@@ -63,7 +63,6 @@ struct Change {
 /// [`Problem`]: what is wrong with which item; then none was changed.
 pub async fn declare(
     State(api): State<Api>,
-    _admin: Admin,
     AnyJson(body): AnyJson,
 ) -> Result<Json<Value>, Problem> {
     let declared = read_items(&api, items_of(body)?)?;
@@ -92,7 +91,7 @@ pub async fn declare(
 /// [`Problem`].
 pub async fn declare_one(
     State(api): State<Api>,
-    _admin: Admin,
+    caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
     Document(document): Document,
 ) -> Result<Response, Problem> {
@@ -103,6 +102,11 @@ pub async fn declare_one(
     let store = &api.ports.subscriptions;
     for _ in 0..CONFLICT_TRIES {
         let there = store.get(&id).await?;
+        // Only the admin chooses ids: whoever could would learn which ones others have.
+        let is_seen = |stored: &StoredSubscription| caller.sees(&stored.subscription.tenant);
+        if caller != Caller::Admin && !there.as_ref().is_some_and(is_seen) {
+            return Err(no_such());
+        }
         let change = change_of(&api, &declared, &id, there.as_ref())?;
         let expected = there.map(|stored| stored.version);
         if change.effect != Effect::Unchanged {

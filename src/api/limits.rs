@@ -1,0 +1,168 @@
+//! How often may be asked: wrong admin tokens by address, requests by tenant.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use moka::sync::Cache;
+
+use crate::domain::id::TenantId;
+
+/// Wrong tokens that an address may send within [`WRONG_WINDOW`].
+pub const WRONG_TOKENS_MAX: u32 = 120;
+/// How long wrong tokens count, from the first one on.
+const WRONG_WINDOW: Duration = Duration::from_secs(60);
+/// Requests that a tenant may send at once, and how many more each second.
+pub const TENANT_BURST: u32 = 500;
+const TENANT_PER_SECOND: u32 = 100;
+/// Addresses and tenants that are remembered; beyond, those not seen for longest begin anew.
+const REMEMBERED_MAX: u64 = 10_000;
+/// How long a tenant that asks nothing is remembered: its burst is full again long before.
+const IDLE_FOR: Duration = Duration::from_secs(60);
+
+/// Too often: what, and when to try again, in whole seconds.
+#[derive(Debug)]
+pub struct Limited {
+    /// A clause on what came too often.
+    pub what: &'static str,
+    /// How long to wait.
+    pub after: Duration,
+}
+
+/// Counts wrong admin tokens, so that guessing takes for ever.
+pub struct WrongTokens(Cache<IpAddr, Arc<Window>>);
+
+struct Window {
+    began: Instant,
+    count: AtomicU32,
+}
+
+/// What each tenant may ask.
+pub struct TenantRates(Cache<TenantId, Arc<DefaultDirectRateLimiter>>);
+
+impl Default for WrongTokens {
+    fn default() -> Self {
+        let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
+        Self(cache.time_to_live(WRONG_WINDOW).build())
+    }
+}
+
+impl WrongTokens {
+    /// Whether another token of `peer` is looked at.
+    ///
+    /// # Errors
+    /// [`Limited`]
+    pub fn check(&self, peer: IpAddr) -> Result<(), Limited> {
+        match self.0.get(&network(peer)) {
+            Some(window) if window.count.load(Ordering::Relaxed) >= WRONG_TOKENS_MAX => {
+                let left = WRONG_WINDOW.saturating_sub(window.began.elapsed());
+                Err(Limited {
+                    what: "too many wrong tokens came from this address",
+                    after: whole_seconds(left),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `peer` sent a wrong one.
+    pub fn add(&self, peer: IpAddr) {
+        let begin = || {
+            Arc::new(Window {
+                began: Instant::now(),
+                count: AtomicU32::new(0),
+            })
+        };
+        let window = self.0.get_with(network(peer), begin);
+        if window.count.fetch_add(1, Ordering::Relaxed) + 1 == WRONG_TOKENS_MAX {
+            tracing::warn!(%peer, "too many wrong tokens: no more of this address's are looked at for a while");
+        }
+    }
+}
+
+impl Default for TenantRates {
+    fn default() -> Self {
+        let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
+        Self(cache.time_to_idle(IDLE_FOR).build())
+    }
+}
+
+impl TenantRates {
+    /// Takes one request of `tenant`.
+    ///
+    /// # Errors
+    /// [`Limited`]
+    pub fn take(&self, tenant: &TenantId) -> Result<(), Limited> {
+        let limiter = self
+            .0
+            .get_with_by_ref(tenant, || Arc::new(tenant_limiter()));
+        limiter.check().map_err(|until| Limited {
+            what: "the tenant's requests come too fast",
+            after: whole_seconds(until.wait_time_from(DefaultClock::default().now())),
+        })
+    }
+}
+
+fn tenant_limiter() -> DefaultDirectRateLimiter {
+    use std::num::NonZeroU32;
+    let [per_second, burst] =
+        [TENANT_PER_SECOND, TENANT_BURST].map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
+    RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst))
+}
+
+/// The addresses of one party: of IPv6 a /64 (RFC 4291 section 2.5.1).
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => {
+            let host_bits = u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !host_bits))
+        }
+        v4 => v4,
+    }
+}
+
+/// Rounded up, and at least one: less would be too early.
+fn whole_seconds(wait: Duration) -> Duration {
+    Duration::from_secs(wait.as_secs_f64().ceil().max(1.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_tokens_are_counted_by_address() {
+        let wrong = WrongTokens::default();
+        let [v4, mapped, v6, neighbour, far] = [
+            "192.0.2.1",
+            "::ffff:192.0.2.1",
+            "2001:db8::1",
+            "2001:db8::2:1",
+            "2001:db8:0:1::1",
+        ]
+        .map(|text| text.parse().unwrap());
+        for _ in 0..WRONG_TOKENS_MAX {
+            for peer in [v4, v6] {
+                assert!(wrong.check(peer).is_ok());
+                wrong.add(peer);
+            }
+        }
+        for peer in [v4, mapped, v6, neighbour] {
+            let after = wrong.check(peer).unwrap_err().after.as_secs();
+            assert!((1..=60).contains(&after), "{peer}: {after}");
+        }
+        assert!(wrong.check(far).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_has_a_burst_of_its_own() {
+        let rates = TenantRates::default();
+        let [acme, bell] = ["acme", "bell"].map(|name| TenantId::parse(name).unwrap());
+        let refused = (0..=10 * TENANT_BURST).find_map(|_| rates.take(&acme).err());
+        assert_eq!(refused.unwrap().after, Duration::from_secs(1));
+        assert!(rates.take(&bell).is_ok());
+    }
+}

@@ -1,0 +1,174 @@
+//! The route table: what there is, and who may call it.
+//!
+//! *Invariant: every route of the API is a line of this table.* Its access is checked before
+//! its handler runs, its limits hold, and the tests walk through it.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use http::Method;
+
+use super::auth::{Access, authenticate};
+use super::{
+    Api, attempts, dead_letters, deliveries, events, quarantine, secrets, subscriptions, tokens,
+};
+
+/// Largest request body, but for those named otherwise.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Largest body of a request that publishes events or declares subscriptions.
+const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// One thing that can be asked.
+pub struct Route {
+    /// How.
+    pub method: Method,
+    /// Where; `{…}` stands for a name.
+    pub path: &'static str,
+    /// By whom.
+    pub access: Access,
+    body_bytes_max: usize,
+    handler: MethodRouter<Api>,
+}
+
+/// Everything that can be asked.
+pub fn table() -> Vec<Route> {
+    use Access::{Admin, Tenants};
+    let at = Route::new;
+    let (get_, post_) = (Method::GET, Method::POST);
+    vec![
+        at(&post_, "/v1/events", Tenants, post(events::publish)).of_many(),
+        at(
+            &get_,
+            "/v1/subscriptions",
+            Tenants,
+            get(subscriptions::list),
+        ),
+        at(
+            &post_,
+            "/v1/subscriptions",
+            Tenants,
+            post(subscriptions::create),
+        ),
+        at(
+            &Method::PUT,
+            "/v1/subscriptions",
+            Admin,
+            put(subscriptions::declare),
+        )
+        .of_many(),
+        at(
+            &get_,
+            "/v1/subscriptions/{id}",
+            Tenants,
+            get(subscriptions::show),
+        ),
+        at(
+            &Method::PUT,
+            "/v1/subscriptions/{id}",
+            Tenants,
+            put(subscriptions::declare_one),
+        ),
+        at(
+            &Method::PATCH,
+            "/v1/subscriptions/{id}",
+            Tenants,
+            patch(subscriptions::change),
+        ),
+        at(
+            &Method::DELETE,
+            "/v1/subscriptions/{id}",
+            Tenants,
+            delete(subscriptions::delete),
+        ),
+        at(
+            &post_,
+            "/v1/subscriptions/{id}/test",
+            Tenants,
+            post(subscriptions::test),
+        ),
+        at(
+            &post_,
+            "/v1/subscriptions/{id}/rotate-secret",
+            Tenants,
+            post(subscriptions::rotate_secret),
+        ),
+        at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
+        at(
+            &post_,
+            "/v1/deliveries/{id}/redeliver",
+            Tenants,
+            post(deliveries::redeliver),
+        ),
+        at(&get_, "/v1/dead-letters", Tenants, get(dead_letters::list)),
+        at(
+            &post_,
+            "/v1/dead-letters/redrive",
+            Tenants,
+            post(dead_letters::redrive),
+        ),
+        at(
+            &Method::DELETE,
+            "/v1/dead-letters/{id}",
+            Tenants,
+            delete(dead_letters::discard),
+        ),
+        at(&get_, "/v1/quarantine", Admin, get(quarantine::list)),
+        at(
+            &post_,
+            "/v1/quarantine/requeue",
+            Admin,
+            post(quarantine::requeue_all),
+        ),
+        at(
+            &post_,
+            "/v1/quarantine/{id}/requeue",
+            Admin,
+            post(quarantine::requeue),
+        ),
+        at(&post_, "/v1/secrets/rotate", Admin, post(secrets::rotate)),
+        at(
+            &post_,
+            "/v1/tenants/{tenant}/tokens",
+            Admin,
+            post(tokens::create),
+        ),
+    ]
+}
+
+/// A router of the whole table.
+pub(super) fn router(api: &Api) -> Router<Api> {
+    let mut router = Router::new();
+    for route in table() {
+        let gate = from_fn_with_state((api.clone(), route.access), authenticate);
+        let limit = DefaultBodyLimit::max(route.body_bytes_max);
+        let handler = route.handler.route_layer(limit).route_layer(gate);
+        router = router.route(route.path, handler);
+    }
+    router
+}
+
+impl Route {
+    fn new(
+        method: &Method,
+        path: &'static str,
+        access: Access,
+        handler: MethodRouter<Api>,
+    ) -> Self {
+        Self {
+            method: method.clone(),
+            path,
+            access,
+            body_bytes_max: BODY_BYTES_MAX,
+            handler,
+        }
+    }
+
+    /// The same, with a body of many things.
+    fn of_many(self) -> Self {
+        Self {
+            body_bytes_max: BATCH_BYTES_MAX,
+            ..self
+        }
+    }
+}

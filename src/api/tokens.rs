@@ -1,0 +1,58 @@
+//! `POST /v1/tenants/{tenant}/tokens`: a tenant token, such as for embedding the console.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::extract::{Document, TenantPath};
+use super::problem::Problem;
+use crate::codec::tenant_token::TenantToken;
+use crate::config::duration;
+use crate::domain::subscription::FieldFault;
+use crate::domain::timestamp::UnixMillis;
+
+/// How long a token is good for when nothing is said.
+const TTL: Duration = Duration::from_secs(3600);
+/// The longest that it may be: until then nothing but another admin token ends it.
+const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Makes a token. It is kept nowhere: whoever loses it has another one made.
+///
+/// # Errors
+/// [`Problem`].
+pub async fn create(
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+    document: Document,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let mut ttl = TTL;
+    for member in document.members() {
+        match member.name {
+            "ttl" => {
+                let expected = "a duration such as \"1h\", from 1s to 30 days";
+                let allowed = |ttl: &Duration| (Duration::from_secs(1)..=TTL_MAX).contains(ttl);
+                let parse = |text: &str| duration::parse(text).ok().filter(allowed);
+                ttl = member.parsed(expected, parse)?;
+            }
+            name => return Err(FieldFault::new(name, "is not known; did you mean `ttl`?").into()),
+        }
+    }
+    let expires_at = api.ports.clock.now().after(ttl);
+    let token = TenantToken {
+        tenant,
+        // A token says whole seconds.
+        expires_at: UnixMillis(expires_at.seconds() * 1000),
+    };
+    let text = api.gate.write(&token);
+    tracing::info!(tenant = %token.tenant, expires_at = %token.expires_at, "tenant token made");
+    let answer = json!({
+        "token": *text,
+        "tenant": token.tenant.as_str(),
+        "expires_at": token.expires_at.to_string(),
+    });
+    Ok((StatusCode::CREATED, Json(answer)))
+}

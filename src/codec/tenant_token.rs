@@ -1,0 +1,168 @@
+//! Tenant tokens: who may see and change what belongs to one tenant, and until when.
+//!
+//! `ct_<payload>.<tag>`, both base64url without padding (RFC 4648 section 5): the payload is
+//! JSON `{"tenant", "expires_at"}` with Unix seconds, the tag HMAC-SHA256 (RFC 2104) over all
+//! before the dot. The key is derived from the admin token: every replica accepts what one has
+//! made, nothing has to be stored, and another admin token ends them all.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::domain::id::TenantId;
+use crate::domain::signature::{hmac_keyed, hmac_of};
+use crate::domain::timestamp::UnixMillis;
+
+/// What every tenant token begins with.
+pub const PREFIX: &str = "ct_";
+/// Longest token that is looked at: the longest tenant, escaped, and its frame are far shorter.
+const BYTES_MAX: usize = 2048;
+
+/// The key under which tenant tokens are made.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct TokenKey([u8; 32]);
+
+/// A token as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TenantToken {
+    /// Whose things it opens.
+    pub tenant: TenantId,
+    /// It opens nothing from then on.
+    pub expires_at: UnixMillis,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload<'a> {
+    tenant: std::borrow::Cow<'a, str>,
+    expires_at: i64,
+}
+
+impl TokenKey {
+    /// The key that goes with this admin token.
+    pub fn of_admin_token(token: &str) -> Self {
+        Self(tag(token.as_bytes(), "carillon.tenant-token.v1"))
+    }
+
+    /// A key of its own, from random bytes: where there is no admin token.
+    pub fn random(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The token's text.
+    pub fn write(&self, token: &TenantToken) -> Zeroizing<String> {
+        let payload = Payload {
+            tenant: token.tenant.as_str().into(),
+            expires_at: token.expires_at.seconds(),
+        };
+        // A struct of a text and a number is always JSON.
+        let payload = serde_json::to_vec(&payload).unwrap_or_default();
+        let mut text = format!("{PREFIX}{}", BASE64URL.encode(payload));
+        let tag = BASE64URL.encode(tag(&self.0, &text));
+        text.push('.');
+        text.push_str(&tag);
+        Zeroizing::new(text)
+    }
+
+    /// Reads a token that this key made, expired or not; `None` for anything else. The tag is
+    /// compared in constant time, before anything is decoded.
+    pub fn read(&self, text: &str) -> Option<TenantToken> {
+        if text.len() > BYTES_MAX {
+            return None;
+        }
+        let (signed, given) = text.split_once('.')?;
+        let payload = signed.strip_prefix(PREFIX)?;
+        let given = BASE64URL.decode(given).ok()?;
+        if !bool::from(tag(&self.0, signed).ct_eq(&given)) {
+            return None;
+        }
+        let payload = BASE64URL.decode(payload).ok()?;
+        let payload: Payload<'_> = serde_json::from_slice(&payload).ok()?;
+        Some(TenantToken {
+            tenant: TenantId::parse(&payload.tenant).ok()?,
+            expires_at: UnixMillis(payload.expires_at.checked_mul(1000)?),
+        })
+    }
+}
+
+fn tag(key: &[u8], text: &str) -> [u8; 32] {
+    hmac_of(&hmac_keyed(key), &[text.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> TenantToken {
+        TenantToken {
+            tenant: TenantId::parse("acme/\"eu\"").unwrap(),
+            expires_at: UnixMillis(1_772_368_200_000),
+        }
+    }
+
+    #[test]
+    fn comes_back_as_it_was_made_under_the_same_admin_token_alone() {
+        let key = TokenKey::of_admin_token("one");
+        let text = key.write(&token());
+        assert_eq!(key.read(&text), Some(token()));
+        assert_eq!(
+            TokenKey::of_admin_token("one").read(&text),
+            Some(token()),
+            "another replica"
+        );
+        assert_eq!(TokenKey::of_admin_token("two").read(&text), None);
+        assert_eq!(TokenKey::random([0; 32]).read(&text), None);
+    }
+
+    /// Made with another implementation: Python's `hmac`, `json` and `base64`.
+    #[test]
+    fn is_what_the_format_says() {
+        let key = TokenKey::of_admin_token("correct-horse");
+        let token = TenantToken {
+            tenant: TenantId::parse("acme").unwrap(),
+            expires_at: UnixMillis(1_772_368_200_000),
+        };
+        let expected = "ct_eyJ0ZW5hbnQiOiJhY21lIiwiZXhwaXJlc19hdCI6MTc3MjM2ODIwMH0.sM_gMvZyAvYxVD6AkX57vTr7qdU6_HMeDhjmKpo2EsU";
+        assert_eq!(*key.write(&token), expected);
+    }
+
+    #[test]
+    fn no_changed_character_is_accepted() {
+        let key = TokenKey::of_admin_token("one");
+        let text = key.write(&token());
+        for at in 0..text.len() {
+            for other in [b'A', b'b', b'_', b'.', b'='] {
+                let mut changed = text.as_bytes().to_vec();
+                if changed[at] == other {
+                    continue;
+                }
+                changed[at] = other;
+                let changed = String::from_utf8(changed).unwrap();
+                assert_eq!(key.read(&changed), None, "{changed}");
+            }
+            assert_eq!(key.read(&text[..at]), None, "cut at {at}");
+        }
+        assert_eq!(key.read(&format!("{}x", *text)), None);
+    }
+
+    #[test]
+    fn what_is_no_token_is_none() {
+        let key = TokenKey::random([1; 32]);
+        let huge = "a".repeat(BYTES_MAX);
+        for text in ["", "ct_", "ct_.", "ct_e30.", ".", "ct_\u{e4}.x", &huge] {
+            assert_eq!(key.read(text), None, "{text:?}");
+        }
+        // Well signed, and still nothing that this program makes.
+        for payload in [
+            &b"{}"[..],
+            b"",
+            b"{\"tenant\":\"\",\"expires_at\":1}",
+            b"null",
+        ] {
+            let signed = format!("{PREFIX}{}", BASE64URL.encode(payload));
+            let tag = BASE64URL.encode(tag(&key.0, &signed));
+            assert_eq!(key.read(&format!("{signed}.{tag}")), None);
+        }
+    }
+}
