@@ -5,6 +5,12 @@ CARGO ?= cargo
 IN_TESTS = -A clippy::unwrap_used -A clippy::expect_used -A clippy::panic -A clippy::too_many_lines \
 	-A clippy::cast_possible_truncation -A clippy::needless_pass_by_value -A clippy::redundant_clone
 
+# Tools that are not part of a build: installed once, by version, below target/.
+DENY_VERSION = 0.20.2
+CYCLONEDX_VERSION = 0.5.9
+DENY = target/tools/deny-$(DENY_VERSION)/bin/cargo-deny
+CYCLONEDX = target/tools/cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -22,6 +28,21 @@ lint: ## Formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) clippy --locked --lib --bins -- -D warnings
 	$(CARGO) clippy --locked --all-targets -- -D warnings $(IN_TESTS)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+audit: $(DENY) ## Advisories, licences, bans and sources of all dependencies (deny.toml; needs the network)
+	$(DENY) --locked check
+
+sbom: $(CYCLONEDX) ## Write carillon.cdx.json: what a release binary contains (CycloneDX)
+	$(CYCLONEDX) cyclonedx --format json --override-filename carillon.cdx \
+		--spec-version 1.5 --no-build-deps --quiet
+	sed 's|$(CURDIR)|/carillon|g' carillon.cdx.json > carillon.cdx.json.new
+	mv carillon.cdx.json.new carillon.cdx.json
+
+$(DENY):
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(abspath $(@D)/..)
+
+$(CYCLONEDX):
+	$(CARGO) install cargo-cyclonedx --version $(CYCLONEDX_VERSION) --locked --root $(abspath $(@D)/..)
 
 bench: ## Throughput against a sink in another process, beside a bare client loop
 	$(CARGO) bench --locked --bench throughput
@@ -48,4 +69,4 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint bench bench-production bench-lanes build docs fmt clean
+.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes build docs fmt clean
