@@ -9,6 +9,7 @@ pub mod auth;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
+pub mod explain;
 pub mod extract;
 pub mod limits;
 pub mod ops;

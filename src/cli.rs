@@ -22,6 +22,7 @@ pub mod dead_letters;
 pub mod deliveries;
 pub mod demo;
 pub mod each;
+pub mod explain;
 pub mod init;
 pub mod listen;
 pub mod output;
@@ -135,6 +136,8 @@ pub enum Command {
     Attempts(attempts::Args),
     /// Send what was sent once more
     Deliveries(deliveries::Args),
+    /// Which subscriptions want an event, and which rule of the others says no
+    Explain(explain::Args),
     /// What was given up; send it again, or discard it
     DeadLetters(dead_letters::Args),
     /// What was not understood; have it taken again

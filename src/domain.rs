@@ -9,6 +9,7 @@ pub mod circuit;
 pub mod decide;
 pub mod delivery;
 pub mod event;
+pub mod explain;
 pub mod id;
 pub mod keys;
 pub mod lane;

@@ -41,6 +41,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Subscriptions(args) => cli::subscriptions::run(args, globals).await,
         Command::Attempts(args) => cli::attempts::run(args, globals).await,
         Command::Deliveries(args) => cli::deliveries::run(args, globals).await,
+        Command::Explain(args) => cli::explain::run(args, globals).await,
         Command::Quarantine(args) => cli::quarantine::run(args, globals).await,
         Command::DeadLetters(args) => cli::dead_letters::run(args, globals).await,
         Command::Secrets(args) => cli::secrets::run(args, globals).await,

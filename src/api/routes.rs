@@ -11,7 +11,8 @@ use http::Method;
 
 use super::auth::{Access, authenticate};
 use super::{
-    Api, attempts, dead_letters, deliveries, events, quarantine, secrets, subscriptions, tokens,
+    Api, attempts, dead_letters, deliveries, events, explain, quarantine, secrets, subscriptions,
+    tokens,
 };
 
 /// Largest request body, but for those named otherwise.
@@ -93,6 +94,7 @@ pub fn table() -> Vec<Route> {
             Tenants,
             post(subscriptions::rotate_secret),
         ),
+        at(&post_, "/v1/explain", Tenants, post(explain::run)),
         at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
         at(
             &post_,

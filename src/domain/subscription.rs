@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::event::Event;
 use super::id::{SubscriptionId, TenantId};
-use super::pattern::{Pattern, TypeGlob};
+use super::pattern::{Pattern, Selection, TypeGlob};
 use super::retry::RetryOverride;
 use super::target::{EndpointUrl, UrlRefusal};
 use super::timestamp::UnixMillis;
@@ -64,6 +65,20 @@ pub struct Spec {
     pub retry: Option<RetryOverride>,
     /// How requests are signed.
     pub signing: Signing,
+}
+
+impl Spec {
+    /// What is sent of an event that matches; `None` for nothing, when none of its alerts does.
+    pub fn selection(&self, event: &Event) -> Option<Selection> {
+        let selecting = self
+            .filter
+            .as_ref()
+            .filter(|_| event.has_selectable_alerts());
+        let selection = selecting.map_or(Selection::All, |filter| {
+            filter.pattern.select_alerts(&event.view())
+        });
+        (!selection.is_empty()).then_some(selection)
+    }
 }
 
 /// Whose events a subscription wants.

@@ -46,7 +46,7 @@ pub fn plan(
     let mut bodies = Bodies::default();
     for endpoint in endpoints {
         let id = &endpoint.subscription.id;
-        let Some(selection) = select(event, &endpoint) else {
+        let Some(selection) = endpoint.subscription.spec.selection(event) else {
             continue;
         };
         if settled.contains(id) {
@@ -77,19 +77,6 @@ fn matching(
     }
     endpoints.sort_by(|a, b| a.subscription.id.cmp(&b.subscription.id));
     endpoints
-}
-
-/// What of the event goes to the endpoint; `None` when nothing does.
-fn select(event: &Event, endpoint: &Endpoint) -> Option<Selection> {
-    match &endpoint.subscription.spec.filter {
-        Some(filter) if event.has_selectable_alerts() => {
-            match filter.pattern.select_alerts(&event.view()) {
-                Selection::Some(alerts) if alerts.is_empty() => None,
-                selection => Some(selection),
-            }
-        }
-        _ => Some(Selection::All),
-    }
 }
 
 /// The distinct bodies of one event.

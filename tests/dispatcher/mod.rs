@@ -7,6 +7,7 @@ pub mod hooks;
 mod apply;
 mod declare;
 mod delivery;
+mod explain;
 mod formats;
 mod intake;
 mod lanes;

@@ -181,6 +181,12 @@ fn namings(method: &Method, path: &str, things: &Things) -> Vec<(String, Value)>
         ]
         .map(|body| (filled.clone(), body))
         .into(),
+        ("POST", "/v1/explain") => [
+            json!({ "event": event_of(tenant, "e") }),
+            json!({ "event": event_of("acme", "e"), "tenant": tenant }),
+        ]
+        .map(|body| (filled.clone(), body))
+        .into(),
         ("GET", _) => with(Value::Null),
         // Named in the path alone.
         _ if path.contains('{') => with(json!({})),

@@ -1,3 +1,5 @@
+//! Who is let in, and who is not: tables over tokens, origins and tenants.
+
 use super::*;
 
 const ADMIN: &str = "correct-horse-battery";

@@ -1,0 +1,144 @@
+//! `POST /v1/explain`: which of a tenant's subscriptions want an event, and why not the others.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::auth::Caller;
+use super::extract::Document;
+use super::problem::Problem;
+use super::subscriptions::page;
+use crate::codec;
+use crate::domain::event::Event;
+use crate::domain::explain::{Rule, Verdict, explain};
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::pattern::Selection;
+use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
+
+/// Most subscriptions that are explained in one answer.
+const EXPLAINED_MAX: usize = 1000;
+
+/// Explains an event to each subscription of its tenant, and of the tenant that is named, a
+/// thousand at a time; `next` goes on. Nothing is sent and nothing kept.
+///
+/// # Errors
+/// [`Problem`]: also what is wrong with the event.
+pub async fn run(
+    State(api): State<Api>,
+    caller: Caller,
+    document: Document,
+) -> Result<Json<Value>, Problem> {
+    let (mut event, mut tenant, mut after) = (None, None, None);
+    for member in document.members() {
+        match member.name {
+            "event" => event = member.value.as_object().cloned(),
+            "tenant" => {
+                let parse = |text: &str| TenantId::parse(text).ok();
+                tenant = Some(member.parsed("a tenant", parse)?);
+            }
+            "cursor" => {
+                let parse = |text: &str| SubscriptionId::parse(text).ok();
+                after = Some(member.parsed("the `next` of the answer before", parse)?);
+            }
+            _ => return Err(member.unknown().into()),
+        }
+    }
+    let event = event.ok_or_else(|| FieldFault::new("event", "must be an event (an object)"))?;
+    let event = read(&api, event, tenant.as_ref())?;
+    let scope = Scope::One(tenant.unwrap_or_else(|| event.tenant.clone()));
+    caller.check(&scope)?;
+    let mut items = Vec::new();
+    if caller == Caller::Admin && after.is_none() {
+        let (every, _) = page(&api, Some(&Scope::Every), None, EXPLAINED_MAX).await?;
+        items.extend(
+            every
+                .iter()
+                .map(|stored| shown(&stored.subscription, &event)),
+        );
+    }
+    let (own, next) = page(&api, Some(&scope), after.as_ref(), EXPLAINED_MAX).await?;
+    items.extend(own.iter().map(|stored| shown(&stored.subscription, &event)));
+    let matched = items.iter().filter(|item| item["matches"] == true).count();
+    Ok(Json(json!({
+        "items": items,
+        "matched": matched,
+        "next": next.map(|id| id.to_string()),
+    })))
+}
+
+/// The event; what it needs for being one and nobody asks for here may be left out.
+fn read(
+    api: &Api,
+    mut event: Map<String, Value>,
+    tenant: Option<&TenantId>,
+) -> Result<Event, Problem> {
+    let mut absent = |name: &str, value: Value| {
+        event.entry(name).or_insert(value);
+    };
+    absent("id", json!("explained"));
+    absent("timestamp", json!(api.ports.clock.now().to_string()));
+    if let Some(tenant) = tenant {
+        absent("tenant", json!(tenant.as_str()));
+    }
+    let body = Value::from(event).to_string().into();
+    Ok(codec::event::decode(&body, None, api.event_bytes_max)?)
+}
+
+/// What one subscription says, in words for a person beside those for a program.
+fn shown(subscription: &Subscription, event: &Event) -> Value {
+    let verdict = explain(subscription, event);
+    let mut item = json!({
+        "subscription_id": subscription.id.as_str(),
+        "tenant": subscription.tenant.as_str(),
+        "description": subscription.spec.description,
+        "url": subscription.spec.url.url().as_str(),
+        "matches": matches!(verdict, Verdict::Wanted(_)),
+        "rule": null,
+        "detail": "",
+    });
+    match verdict {
+        Verdict::Wanted(Selection::All) => {}
+        Verdict::Wanted(Selection::Some(alerts)) => item["alerts"] = json!(alerts),
+        Verdict::Refused(rule) => {
+            item["rule"] = json!(rule.code());
+            item["detail"] = json!(sentence(&rule, subscription, event));
+            if let Rule::Filter(mismatch) = rule {
+                item["path"] = json!(mismatch.path);
+                item["wanted"] = json!(mismatch.wanted);
+                item["found"] = json!(mismatch.found);
+            }
+        }
+    }
+    item
+}
+
+fn sentence(rule: &Rule, subscription: &Subscription, event: &Event) -> String {
+    match rule {
+        Rule::Tenant => format!("the event is of the tenant {}", event.tenant),
+        Rule::Enabled(DisabledReason::Manual) => "it is disabled".to_owned(),
+        Rule::Enabled(DisabledReason::Gone) => {
+            "it was disabled when its endpoint answered 410".to_owned()
+        }
+        Rule::Enabled(DisabledReason::Failing) => {
+            "it was disabled after failing for too long".to_owned()
+        }
+        Rule::EventTypes => {
+            let globs = subscription
+                .spec
+                .event_types
+                .iter()
+                .map(|glob| format!("`{}`", glob.as_str()));
+            let globs = globs.collect::<Vec<_>>().join(", ");
+            format!(
+                "its event types are {globs}, and the event's is `{}`",
+                event.kind
+            )
+        }
+        Rule::Filter(mismatch) => format!(
+            "its filter wants {} at `{}`, where the event has {}",
+            mismatch.wanted, mismatch.path, mismatch.found
+        ),
+        Rule::Alerts => "its filter matches the event, but none of the alerts by itself".to_owned(),
+    }
+}
