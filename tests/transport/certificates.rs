@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -14,11 +15,14 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        // Every certificate has one name by default, its issuer's included.
+        Self::named("the authority of this test")
+    }
+
+    pub fn named(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Every certificate has one name by default, its issuer's included.
-        let name = "the authority of this test";
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap().der().clone();
         Self {
@@ -45,10 +49,23 @@ pub fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
     acceptor(params.self_signed(&key).unwrap().der().clone(), &key)
 }
 
+/// The same side of TLS, with this version alone.
+pub fn speaking(tls: &TlsAcceptor, version: &'static SupportedProtocolVersion) -> TlsAcceptor {
+    let config = tls.config();
+    let provider = Arc::clone(config.crypto_provider());
+    let mut only = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&config.cert_resolver));
+    only.alpn_protocols.clone_from(&config.alpn_protocols);
+    TlsAcceptor::from(Arc::new(only))
+}
+
 fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

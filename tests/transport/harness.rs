@@ -1,6 +1,6 @@
 //! The transport under test: what it is allowed, what it is asked, and what came of it.
 
-use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use carillon::domain::outcome::Failure;
 use carillon::ports::{Exchange, Transport, WebhookRequest};
 use rustls_pki_types::CertificateDer;
 use url::Url;
+
+use crate::name_server::NameServer;
 
 /// Long enough for anything that works.
 pub const AMPLE: Duration = Duration::from_secs(20);
@@ -47,9 +49,9 @@ pub fn trusting(root: &CertificateDer<'static>) -> HttpsTransport {
     })
 }
 
-pub fn asking(name_server: SocketAddr, allow: &[&str]) -> HttpsTransport {
+pub fn asking(name_server: &NameServer, allow: &[&str]) -> HttpsTransport {
     transport(HttpsSettings {
-        name_servers: Some(vec![name_server]),
+        name_servers: Some(vec![name_server.address]),
         ..settings(allow)
     })
 }
@@ -90,4 +92,36 @@ pub fn blocked_by(exchange: &Exchange) -> EgressRule {
         Failure::Blocked(refusal) => refusal.rule,
         other => panic!("{other:?}: {}", exchange.detail),
     }
+}
+
+/// Tells a process that it is one that `alone` started.
+const ALONE: &str = "CARILLON_TEST_ALONE";
+
+/// Runs a test again in a process of its own: `test` is its full name, and `prepare` changes what
+/// the process is to find. There, [`is_alone`] says so.
+pub fn alone(test: &str, prepare: impl FnOnce(&mut Command)) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test]).env(ALONE, "1");
+    prepare(&mut command);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let ran = String::from_utf8_lossy(&output.stdout);
+    assert!(ran.contains("1 passed"), "{ran}");
+}
+
+pub fn is_alone() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
+pub fn block_on(work: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(work);
+}
+
+/// Bytes that this process has in memory (`VmRSS`), or has had at most (`VmHWM`).
+pub fn memory_bytes(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let amount = line.unwrap().trim_start_matches(':').trim_end_matches("kB");
+    amount.trim().parse::<u64>().unwrap() * 1024
 }
