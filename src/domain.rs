@@ -10,6 +10,7 @@ pub mod decide;
 pub mod delivery;
 pub mod event;
 pub mod id;
+pub mod json;
 pub mod keys;
 pub mod lane;
 pub mod outcome;
