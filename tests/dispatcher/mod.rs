@@ -8,6 +8,7 @@ mod apply;
 mod declare;
 mod delivery;
 mod formats;
+mod hostile_input;
 mod intake;
 mod lanes;
 mod neighbours;
