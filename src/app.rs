@@ -6,6 +6,7 @@
 
 mod backends;
 pub mod demo;
+mod listener;
 pub mod serve;
 
 use std::net::SocketAddr;
@@ -15,11 +16,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::Gate;
 use crate::api::ops::Operations;
@@ -31,6 +29,8 @@ use crate::pipeline::directory::EndpointDefaults;
 use crate::pipeline::{Pipeline, PipelineSettings, test_action};
 use crate::ports::Backend;
 use crate::telemetry::Telemetry;
+
+use listener::{HEAD_WITHIN, Listener};
 
 /// A running dispatcher.
 pub struct Carillon {
@@ -90,8 +90,8 @@ impl Carillon {
         Ok(Self {
             pipeline,
             grace: config.shutdown.grace,
-            api: Listener::serve(api, api::router(Arc::new(context)))?,
-            ops: Listener::serve(ops, api::ops::router(door))?,
+            api: Listener::serve(api, api::router(Arc::new(context)), HEAD_WITHIN)?,
+            ops: Listener::serve(ops, api::ops::router(door), HEAD_WITHIN)?,
             draining,
             _halt: halt,
         })
@@ -225,43 +225,6 @@ impl Operations for Door {
             return Err("draining".to_owned());
         }
         self.backend.ready().await
-    }
-}
-
-/// A listening socket and the task that serves it.
-struct Listener {
-    addr: SocketAddr,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-/// How long open connections may take to end their request.
-const CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
-
-impl Listener {
-    fn serve(listener: TcpListener, router: Router) -> anyhow::Result<Self> {
-        let addr = listener.local_addr()?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            let server = axum::serve(listener, service).with_graceful_shutdown(stopped);
-            if let Err(error) = server.await {
-                tracing::error!(%error, %addr, "a listener ended");
-            }
-        });
-        Ok(Self { addr, stop, task })
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        let abort = self.task.abort_handle();
-        if tokio::time::timeout(CONNECTIONS_GRACE, self.task)
-            .await
-            .is_err()
-        {
-            abort.abort();
-        }
     }
 }
 

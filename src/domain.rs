@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod event;
 pub mod explain;
 pub mod id;
+pub mod json;
 pub mod keys;
 pub mod lane;
 pub mod outcome;

@@ -22,7 +22,7 @@ use standardwebhooks::{Webhook, WebhookError};
 use carillon::codec::event::decode;
 use carillon::domain::event::Event;
 use carillon::domain::id::{DeliveryId, SubscriptionId};
-use carillon::domain::pattern::{Pattern, Selection};
+use carillon::domain::pattern::{Budget, Pattern, Selection};
 use carillon::domain::payload::{self, Payload};
 use carillon::domain::signature::{
     Secret, Secrets, SignatureFault, SignedHeaders, SigningKeys, VerificationKey,
@@ -381,7 +381,7 @@ impl KnownAnswer {
         let selection = self.filter.as_ref().map_or(Selection::All, |filter| {
             Pattern::compile(filter)
                 .unwrap()
-                .select_alerts(&event.view())
+                .select_alerts(&event.view(), &Budget::of_event(1))
         });
         match self.format() {
             Format::Standard => payload::standard(&event, &selection),

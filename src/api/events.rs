@@ -1,9 +1,12 @@
 //! `POST /v1/events`: one event, or an array of them, all or none.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -57,6 +60,43 @@ pub async fn publish(
     Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))))
 }
 
+/// The elements of an array, as many as are taken, and how many there are.
+struct Batch<'a> {
+    events: Vec<&'a RawValue>,
+    found: usize,
+}
+
+impl<'de> Deserialize<'de> for Batch<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(BatchVisitor)
+    }
+}
+
+struct BatchVisitor;
+
+impl<'de> Visitor<'de> for BatchVisitor {
+    type Value = Batch<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Batch<'de>, A::Error> {
+        let mut events = Vec::new();
+        while events.len() < EVENTS_MAX
+            && let Some(event) = access.next_element()?
+        {
+            events.push(event);
+        }
+        let mut found = events.len();
+        // Those behind are counted, not kept: there may be millions.
+        while access.next_element::<IgnoredAny>()?.is_some() {
+            found += 1;
+        }
+        Ok(Batch { events, found })
+    }
+}
+
 fn is_array(body: &[u8]) -> bool {
     body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[')
 }
@@ -64,12 +104,11 @@ fn is_array(body: &[u8]) -> bool {
 /// The events of an array, each with its own bytes.
 fn split(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
-    let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+    let Batch { events, found } = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body cannot be read as a JSON array: {error}");
         Problem::new(status, "malformed", detail)
     })?;
-    if !(1..=EVENTS_MAX).contains(&events.len()) {
-        let found = events.len();
+    if !(1..=EVENTS_MAX).contains(&found) {
         let detail = format!("an array must have 1 to {EVENTS_MAX} events, found {found}");
         return Err(Problem::new(status, "invalid_batch", detail));
     }

@@ -1,4 +1,8 @@
 //! Reading requests: bodies, query parameters and ids, with problems instead of bare errors.
+//!
+//! A name that an object has twice is refused: whoever wrote it meant both.
+
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -10,8 +14,12 @@ use super::Api;
 use super::problem::Problem;
 use crate::domain::event::kind_of;
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use crate::domain::json::{self, JsonFault};
 use crate::domain::subscription::FieldFault;
 use crate::domain::timestamp::UnixMillis;
+
+/// How long a body may take: then its sender is slow on purpose.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A body of raw bytes, no longer than its route allows.
 pub struct Body(pub Bytes);
@@ -34,11 +42,18 @@ pub struct DeliveryPath(pub DeliveryId);
 /// The tenant that the path names.
 pub struct TenantPath(pub TenantId);
 
-impl FromRequest<Api> for Body {
+impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        match Bytes::from_request(request, api).await {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let read = Bytes::from_request(request, state);
+        let Ok(read) = tokio::time::timeout(BODY_WITHIN, read).await else {
+            let within = BODY_WITHIN.as_secs();
+            let detail = format!("the body did not arrive within {within} seconds");
+            let status = StatusCode::REQUEST_TIMEOUT;
+            return Err(Problem::new(status, "slow_body", detail));
+        };
+        match read {
             Ok(bytes) => Ok(Self(bytes)),
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = "the body is larger than this resource takes";
@@ -66,11 +81,16 @@ impl FromRequest<Api> for Json {
         if bytes.is_empty() {
             return Ok(Self(Map::new().into()));
         }
-        let read = serde_json::from_slice(&bytes).map_err(|error| {
-            let detail = format!("the body cannot be read as JSON: {error}");
-            Problem::malformed(detail)
-        });
-        read.map(Self)
+        match json::read_slice(&bytes) {
+            Ok(read) => Ok(Self(read.into())),
+            Err(JsonFault { path, problem }) if path.is_empty() => {
+                Err(Problem::malformed(format!("the body {problem}")))
+            }
+            Err(JsonFault { path, problem }) => {
+                let detail = format!("`{path}` {problem}");
+                Err(Problem::malformed(detail).with("field", path))
+            }
+        }
     }
 }
 
@@ -320,5 +340,27 @@ impl FromRequestParts<Api> for TenantPath {
             Ok(tenant) if name != "*" => Ok(Self(tenant)),
             _ => Err(FieldFault::new("tenant", expected).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as Stream;
+    use axum::response::IntoResponse as _;
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up() {
+        let drop_by_drop = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        let begun = tokio::time::Instant::now();
+        let request = Request::new(Stream::from_stream(drop_by_drop.boxed()));
+        let refused = Body::from_request(request, &()).await.err().unwrap();
+        assert_eq!(refused.into_response().status(), 408);
+        assert_eq!(begun.elapsed(), BODY_WITHIN);
     }
 }

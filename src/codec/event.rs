@@ -2,15 +2,16 @@
 //!
 //! Says precisely what is wrong with what is not an event. Never panics, whatever comes.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message as _;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::proto;
-use crate::domain::event::{Data, Event, EventFault, EventTime, FaultReason, kind_of};
-use crate::domain::id::{EventId, EventType, IdFault, TenantId};
+use crate::domain::event::{Data, Event, EventFault, EventTime, FaultReason};
+use crate::domain::id::{EventId, EventType, IdFault, TenantId, shown};
 
 /// The encodings of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,58 +73,122 @@ pub fn decode(
     }
 }
 
-/// The fields that the JSON form and CloudEvents share, and those that either has alone.
-#[derive(Deserialize)]
+/// A field that the JSON form or CloudEvents reads.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Name {
+    Id,
+    Type,
+    Tenant,
+    Timestamp,
+    Data,
+    Specversion,
+    Time,
+    DataBase64,
+    #[serde(other)]
+    Other,
+}
+
+/// How many names are read.
+const NAMES: usize = Name::Other as usize;
+
+/// The fields of the JSON form and of CloudEvents, as text; `None` for null too.
+#[derive(Default)]
 struct Parts<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tenant: Option<&'a RawValue>,
-    #[serde(borrow)]
-    timestamp: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    specversion: Option<&'a RawValue>,
-    #[serde(borrow)]
-    time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data_base64: Option<&'a RawValue>,
+    found: [Option<&'a RawValue>; NAMES],
+    given: [bool; NAMES],
+    /// One that is there twice: who reads the last value would not see what was checked.
+    twice: Option<Name>,
+}
+
+impl<'de> Deserialize<'de> for Parts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PartsVisitor)
+    }
+}
+
+struct PartsVisitor;
+
+impl<'de> Visitor<'de> for PartsVisitor {
+    type Value = Parts<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Parts<'de>, A::Error> {
+        let mut parts = Parts::default();
+        while let Some(name) = access.next_key::<Name>()? {
+            let at = name as usize;
+            if at == NAMES {
+                access.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            parts.found[at] = access.next_value()?;
+            if std::mem::replace(&mut parts.given[at], true) {
+                parts.twice = Some(name);
+            }
+        }
+        Ok(parts)
+    }
+}
+
+impl Name {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Type => "type",
+            Self::Tenant => "tenant",
+            Self::Timestamp => "timestamp",
+            Self::Data => "data",
+            Self::Specversion => "specversion",
+            Self::Time => "time",
+            Self::DataBase64 => "data_base64",
+            Self::Other => "",
+        }
+    }
 }
 
 impl Parts<'_> {
-    /// Checks the parts; the time stands in `time_field`.
-    fn into_event(self, time_field: &str, time: Option<&RawValue>) -> Result<Event, EventFault> {
+    fn get(&self, name: Name) -> Option<&RawValue> {
+        self.found.get(name as usize).copied().flatten()
+    }
+
+    fn string(&self, name: Name) -> Result<String, EventFault> {
+        string(name.as_str(), self.get(name))
+    }
+
+    /// Checks the parts; the time stands in `time`.
+    fn into_event(self, time: Name) -> Result<Event, EventFault> {
         Event::try_new(
-            named("id", EventId::parse(&string("id", self.id)?))?,
-            named("type", EventType::parse(&string("type", self.kind)?))?,
-            named("tenant", TenantId::parse(&string("tenant", self.tenant)?))?,
-            EventTime::parse(&string(time_field, time)?).map_err(|fault| EventFault {
-                sentence: fault.sentence.replace("timestamp", time_field),
-                field: Some(time_field.to_owned()),
+            named("id", EventId::parse(&self.string(Name::Id)?))?,
+            named("type", EventType::parse(&self.string(Name::Type)?))?,
+            named("tenant", TenantId::parse(&self.string(Name::Tenant)?))?,
+            EventTime::parse(&self.string(time)?).map_err(|fault| EventFault {
+                sentence: fault.sentence.replace("timestamp", time.as_str()),
+                field: Some(time.as_str().to_owned()),
                 ..fault
             })?,
-            data(self.data)?,
+            data(self.get(Name::Data))?,
         )
     }
 }
 
 fn decode_json(body: &[u8]) -> Result<Event, EventFault> {
-    let parts: Parts<'_> = parse_object(body)?;
-    let timestamp = parts.timestamp;
-    parts.into_event("timestamp", timestamp)
+    parse_parts(body)?.into_event(Name::Timestamp)
 }
 
 fn decode_cloud_event(body: &[u8]) -> Result<Event, EventFault> {
-    let parts: Parts<'_> = parse_object(body)?;
-    let version = string("specversion", parts.specversion)?;
+    let parts = parse_parts(body)?;
+    let version = parts.string(Name::Specversion)?;
     if version != "1.0" {
-        let found = format!("{version:?}");
-        return Err(EventFault::invalid("specversion", "\"1.0\"", &found));
+        return Err(EventFault::invalid(
+            "specversion",
+            "\"1.0\"",
+            &shown(&version),
+        ));
     }
-    if parts.data.is_none() && parts.data_base64.is_some() {
+    if parts.get(Name::Data).is_none() && parts.get(Name::DataBase64).is_some() {
         let sentence = "`data_base64` is not read: send the JSON object as `data`";
         return Err(EventFault {
             reason: FaultReason::InvalidField,
@@ -131,8 +196,7 @@ fn decode_cloud_event(body: &[u8]) -> Result<Event, EventFault> {
             sentence: sentence.to_owned(),
         });
     }
-    let time = parts.time;
-    parts.into_event("time", time)
+    parts.into_event(Name::Time)
 }
 
 fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
@@ -167,18 +231,30 @@ fn decode_protobuf(body: &Bytes) -> Result<Event, EventFault> {
     )
 }
 
-fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, EventFault> {
+fn parse_parts(body: &[u8]) -> Result<Parts<'_>, EventFault> {
     let malformed = |sentence: String| EventFault::whole(FaultReason::Malformed, sentence);
-    match first_byte(body) {
-        None => Err(malformed(
-            "the body is empty: an event is a JSON object".to_owned(),
-        )),
+    let text = std::str::from_utf8(body)
+        .map_err(|error| malformed(format!("the body must be UTF-8: {error}")))?;
+    let parts: Parts<'_> = match first_byte(body) {
+        None => {
+            let sentence = "the body is empty: an event is a JSON object";
+            return Err(malformed(sentence.to_owned()));
+        }
         // A reader of objects would take an array's elements for fields, in their order.
-        Some(byte) if byte != b'{' => Err(malformed(
-            "the body must be a JSON object, and begin with {".to_owned(),
-        )),
-        Some(_) => serde_json::from_slice(body).map_err(|error| {
+        Some(byte) if byte != b'{' => {
+            let sentence = "the body must be a JSON object, and begin with {";
+            return Err(malformed(sentence.to_owned()));
+        }
+        Some(_) => serde_json::from_str(text).map_err(|error| {
             malformed(format!("the body cannot be read as a JSON object: {error}"))
+        })?,
+    };
+    match parts.twice {
+        None => Ok(parts),
+        Some(name) => Err(EventFault {
+            reason: FaultReason::Malformed,
+            field: Some(name.as_str().to_owned()),
+            sentence: format!("`{}` is given twice", name.as_str()),
         }),
     }
 }
@@ -187,14 +263,21 @@ fn first_byte(body: &[u8]) -> Option<u8> {
     body.iter().copied().find(|b| !b.is_ascii_whitespace())
 }
 
-/// A field that must be a string.
+/// A field that must be a string. Anything else is not read: it may be as large as the body.
 fn string(field: &str, raw: Option<&RawValue>) -> Result<String, EventFault> {
     let raw = raw.ok_or_else(|| EventFault::missing(field, "a string"))?;
-    match serde_json::from_str(raw.get()) {
-        Ok(Value::String(text)) => Ok(text),
-        Ok(other) => Err(EventFault::invalid(field, "a string", kind_of(&other))),
-        Err(error) => Err(EventFault::invalid(field, "a string", &error.to_string())),
-    }
+    let found = match raw.get().as_bytes().first() {
+        Some(b'"') => match serde_json::from_str(raw.get()) {
+            Ok(text) => return Ok(text),
+            Err(error) => &format!("one that cannot be read: {error}"),
+        },
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    };
+    Err(EventFault::invalid(field, "a string", found))
 }
 
 fn data(raw: Option<&RawValue>) -> Result<Data, EventFault> {
@@ -209,7 +292,7 @@ fn named<T>(field: &str, parsed: Result<T, IdFault>) -> Result<T, EventFault> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::event::kind_of;
 use crate::domain::pattern::{Pattern, TypeGlob};
-use crate::domain::retry::{Exponential, RetryOverride};
+use crate::domain::retry::Exponential;
 use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{
     CustomHeaders, DESCRIPTION_CHARS_MAX, DisabledReason, EVENT_TYPES_MAX, FieldFault, Filter,
@@ -20,9 +20,11 @@ use crate::domain::target::EndpointUrl;
 pub mod declared;
 mod patch;
 mod record;
+mod retry;
 
 pub use patch::merge_patch;
 pub use record::{decode_record, encode_record};
+use retry::{retry, show_retry};
 
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
@@ -108,10 +110,16 @@ pub fn read(document: &Map<String, Value>, rules: &SpecRules) -> Result<Written,
         spec: Spec {
             url: url(required("url")?, format, rules)?,
             format,
-            description: field("description").map_or(Ok(String::new()), description)?,
+            description: field("description")
+                .map_or(Ok(String::new()), |value| description(value, rules))?,
             event_types: field("event_types").map_or_else(any_type, event_types)?,
-            filter: field("filter").map(filter).transpose()?,
-            headers: field("headers").map_or_else(|| Ok(CustomHeaders::default()), headers)?,
+            filter: field("filter")
+                .map(|value| filter(value, rules))
+                .transpose()?,
+            headers: field("headers").map_or_else(
+                || Ok(CustomHeaders::default()),
+                |value| headers(value, rules),
+            )?,
             rate_limit: field("rate_limit").map(rate_limit).transpose()?,
             timeout: field("timeout_ms").map_or(Ok(rules.timeout), timeout)?,
             retry: field("retry")
@@ -240,11 +248,18 @@ fn one_of<T>(
         .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {value}")))
 }
 
-fn description(value: &Value) -> Result<String, FieldFault> {
+fn description(value: &Value, rules: &SpecRules) -> Result<String, FieldFault> {
     let text = text("description", value)?;
     let found = text.chars().count();
     if found > DESCRIPTION_CHARS_MAX {
         let problem = format!("must be at most {DESCRIPTION_CHARS_MAX} characters, found {found}");
+        return Err(FieldFault::new("description", problem));
+    }
+    // It is shown on terminals and in logs.
+    let control = |c: &char| c.is_control() && !matches!(c, '\n' | '\t');
+    if let Some(c) = text.chars().find(control).filter(|_| !rules.is_stored) {
+        let problem =
+            format!("must have no control characters but line breaks and tabs, found {c:?}");
         return Err(FieldFault::new("description", problem));
     }
     Ok(text.to_owned())
@@ -274,8 +289,12 @@ fn event_types(value: &Value) -> Result<Vec<TypeGlob>, FieldFault> {
     types.iter().enumerate().map(read_one).collect()
 }
 
-fn filter(value: &Value) -> Result<Filter, FieldFault> {
-    let pattern = Pattern::compile(value).map_err(|error| {
+fn filter(value: &Value, rules: &SpecRules) -> Result<Filter, FieldFault> {
+    let compiled = match rules.is_stored {
+        true => Pattern::compile_stored(value),
+        false => Pattern::compile(value),
+    };
+    let pattern = compiled.map_err(|error| {
         let field = match error.path.as_str() {
             "" => "filter".to_owned(),
             path => format!("filter.{path}"),
@@ -288,13 +307,16 @@ fn filter(value: &Value) -> Result<Filter, FieldFault> {
     })
 }
 
-fn headers(value: &Value) -> Result<CustomHeaders, FieldFault> {
+fn headers(value: &Value, rules: &SpecRules) -> Result<CustomHeaders, FieldFault> {
     let mut read = Vec::new();
     for (name, value) in object("headers", value)? {
         let field = format!("headers.{name}");
         read.push((name.clone(), text(&field, value)?.to_owned()));
     }
-    CustomHeaders::try_new(read)
+    match rules.is_stored {
+        true => CustomHeaders::try_stored(read),
+        false => CustomHeaders::try_new(read),
+    }
 }
 
 fn rate_limit(value: &Value) -> Result<RateLimit, FieldFault> {
@@ -326,58 +348,8 @@ fn timeout(value: &Value) -> Result<Duration, FieldFault> {
     }
 }
 
-fn retry(value: &Value, base: &Exponential) -> Result<RetryOverride, FieldFault> {
-    let parts = object("retry", value)?;
-    let known = ["max_attempts", "initial_ms", "multiplier", "max_ms"];
-    known_fields("retry.", parts, &[&known])?;
-    let part = |name: &str| parts.get(name).filter(|value| !value.is_null());
-    let whole = |name: &str| match part(name) {
-        None => Ok(None),
-        Some(value) => value
-            .as_u64()
-            .map(Some)
-            .ok_or_else(|| wrong(&format!("retry.{name}"), "a positive integer", value)),
-    };
-    let changes = RetryOverride {
-        max_attempts: whole("max_attempts")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-        initial_ms: whole("initial_ms")?,
-        multiplier: match part("multiplier") {
-            None => None,
-            Some(value) => Some(
-                value
-                    .as_f64()
-                    .ok_or_else(|| wrong("retry.multiplier", "a number", value))?,
-            ),
-        },
-        max_ms: whole("max_ms")?,
-    };
-    base.with(&changes).check().map_err(|fault| {
-        let name = match fault.field {
-            "initial" => "initial_ms",
-            "max" => "max_ms",
-            other => other,
-        };
-        FieldFault::new(format!("retry.{name}"), fault.problem)
-    })?;
-    Ok(changes)
-}
-
 fn show_rate_limit(limit: RateLimit) -> Value {
     json!({"per_second": limit.per_second, "burst": limit.burst})
-}
-
-fn show_retry(retry: &RetryOverride) -> Value {
-    let mut shown = Map::new();
-    let mut set = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            shown.insert(name.to_owned(), value);
-        }
-    };
-    set("max_attempts", retry.max_attempts.map(Into::into));
-    set("initial_ms", retry.initial_ms.map(Into::into));
-    set("multiplier", retry.multiplier.map(Into::into));
-    set("max_ms", retry.max_ms.map(Into::into));
-    shown.into()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -423,6 +395,9 @@ mod tests {
             (json!({"format": "xml"}), "format"),
             (json!({"description": "x".repeat(257)}), "description"),
             (json!({"description": 1}), "description"),
+            (json!({"description": "a\u{0}"}), "description"),
+            (json!({"description": "\u{1b}[31m"}), "description"),
+            (json!({"description": "\u{9b}31m"}), "description"),
             (json!({"enabled": "yes"}), "enabled"),
             (json!({"event_types": "*"}), "event_types"),
             (json!({"event_types": []}), "event_types"),

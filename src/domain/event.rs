@@ -4,10 +4,13 @@
 //! machine-readable reason and a sentence that a person can act on. How bytes become
 //! the parts of an event is the business of `codec`.
 
+use std::sync::OnceLock;
+
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::id::{EventId, EventType, LedgerKey, TenantId, shown};
+use super::json::{self, Json, JsonFault, Object};
 use super::pattern::EventView;
 use super::timestamp::UnixMillis;
 
@@ -16,6 +19,9 @@ pub const TEST_TYPE: &str = "test.delivery";
 
 /// The type whose `data.alerts` filters select from.
 pub const LOOKUP_ALERTS_TYPE: &str = "lookup_result.alerts";
+
+/// Longest data that are kept parsed while their event waits, in bytes.
+const PARSED_BYTES_MAX: usize = 16 * 1024;
 
 /// A valid event.
 #[derive(Clone, Debug)]
@@ -45,7 +51,8 @@ pub struct EventTime {
 #[derive(Clone, Debug)]
 pub struct Data {
     text: Box<RawValue>,
-    fields: Map<String, Value>,
+    /// Read once to check it, and again when it was let go of in between.
+    fields: OnceLock<Object>,
 }
 
 /// Why something is not an event.
@@ -79,11 +86,13 @@ pub enum FaultReason {
     Unroutable,
     /// It was handed out again and again, and never settled.
     DeliveryLimit,
+    /// Matching it against its tenant's filters takes more steps than an event may.
+    TooCostly,
 }
 
 impl FaultReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnsupportedContentType,
@@ -92,6 +101,7 @@ impl FaultReason {
         Self::ReservedType,
         Self::Unroutable,
         Self::DeliveryLimit,
+        Self::TooCostly,
     ];
 
     /// Finds the reason that has this code.
@@ -110,6 +120,7 @@ impl FaultReason {
             Self::ReservedType => "reserved_type",
             Self::Unroutable => "unroutable",
             Self::DeliveryLimit => "delivery_limit",
+            Self::TooCostly => "too_costly",
         }
     }
 }
@@ -176,18 +187,32 @@ impl Data {
     /// # Errors
     /// [`EventFault`] naming `data`.
     pub fn parse(text: Box<RawValue>) -> Result<Self, EventFault> {
-        match serde_json::from_str(text.get()) {
-            Ok(Value::Object(fields)) => Ok(Self { text, fields }),
-            Ok(other) => Err(EventFault::invalid(
-                "data",
-                "a JSON object",
-                kind_of(&other),
-            )),
-            Err(error) => Err(EventFault {
-                reason: FaultReason::Malformed,
-                field: Some("data".to_owned()),
-                sentence: format!("`data` cannot be read as JSON: {error}"),
+        match json::read(text.get()) {
+            Ok(Json::Object(fields)) => Ok(Self {
+                text,
+                fields: fields.into(),
             }),
+            Ok(other) => Err(EventFault::invalid("data", "a JSON object", other.kind())),
+            Err(JsonFault { path, problem }) => {
+                let dot = if path.is_empty() || path.starts_with('[') {
+                    ""
+                } else {
+                    "."
+                };
+                let field = format!("data{dot}{path}");
+                Err(EventFault {
+                    reason: FaultReason::Malformed,
+                    sentence: format!("`{field}` {problem}"),
+                    field: Some(field),
+                })
+            }
+        }
+    }
+
+    /// Lets go of what was parsed, where that is large: it may take many times the text.
+    pub fn let_go(&mut self) {
+        if self.text().len() > PARSED_BYTES_MAX {
+            self.fields = OnceLock::new();
         }
     }
 
@@ -197,8 +222,13 @@ impl Data {
     }
 
     /// The object, parsed.
-    pub fn fields(&self) -> &Map<String, Value> {
-        &self.fields
+    pub fn fields(&self) -> &Object {
+        let again = || match json::read(self.text()) {
+            Ok(Json::Object(fields)) => fields,
+            // It was read before.
+            _ => Object::default(),
+        };
+        self.fields.get_or_init(again)
     }
 }
 
@@ -273,7 +303,7 @@ pub fn kind_of(value: &Value) -> &'static str {
 }
 
 /// What `data` needs for the types that have rules of their own (contract section 1).
-fn check_type_rules(kind: &str, data: &Map<String, Value>) -> Result<(), EventFault> {
+fn check_type_rules(kind: &str, data: &Object) -> Result<(), EventFault> {
     match kind {
         "credential_theft_detected" | "domain_compromise_suspected" | "threat_resolved" => {
             require_object(data, "domain")?;
@@ -284,14 +314,20 @@ fn check_type_rules(kind: &str, data: &Map<String, Value>) -> Result<(), EventFa
             require_object(data, "domain")?;
             require_object(data, "user")?;
             match data.get("alert") {
-                None | Some(Value::Null) => Ok(()),
+                None | Some(Json::Null) => Ok(()),
                 Some(_) => require_object(data, "alert"),
             }
         }
         LOOKUP_ALERTS_TYPE => {
-            require(data, "domain", "a string", Value::is_string)?;
-            require(data, "lookup_id", "a string", Value::is_string)?;
-            require(data, "alerts", "an array", Value::is_array)?;
+            require(data, "domain", "a string", |json| {
+                matches!(json, Json::Text(_))
+            })?;
+            require(data, "lookup_id", "a string", |json| {
+                matches!(json, Json::Text(_))
+            })?;
+            require(data, "alerts", "an array", |json| {
+                matches!(json, Json::Array(_))
+            })?;
             check_alerts(data)
         }
         TEST_TYPE => Err(EventFault {
@@ -305,23 +341,23 @@ fn check_type_rules(kind: &str, data: &Map<String, Value>) -> Result<(), EventFa
     }
 }
 
-fn check_alerts(data: &Map<String, Value>) -> Result<(), EventFault> {
-    let Some(Value::Array(alerts)) = data.get("alerts") else {
+fn check_alerts(data: &Object) -> Result<(), EventFault> {
+    let Some(Json::Array(alerts)) = data.get("alerts") else {
         return Ok(());
     };
     for (i, item) in alerts.iter().enumerate() {
-        let Value::Object(item) = item else {
+        let Json::Object(item) = item else {
             let path = format!("data.alerts[{i}]");
             let expected = "an object with `alert` and `result`";
-            return Err(EventFault::invalid(&path, expected, kind_of(item)));
+            return Err(EventFault::invalid(&path, expected, item.kind()));
         };
         for part in ["alert", "result"] {
             let path = || format!("data.alerts[{i}].{part}");
             match item.get(part) {
-                Some(Value::Object(_)) => {}
+                Some(Json::Object(_)) => {}
                 None => return Err(EventFault::missing(&path(), "an object")),
                 Some(other) => {
-                    return Err(EventFault::invalid(&path(), "an object", kind_of(other)));
+                    return Err(EventFault::invalid(&path(), "an object", other.kind()));
                 }
             }
         }
@@ -329,22 +365,24 @@ fn check_alerts(data: &Map<String, Value>) -> Result<(), EventFault> {
     Ok(())
 }
 
-fn require_object(data: &Map<String, Value>, field: &str) -> Result<(), EventFault> {
-    require(data, field, "an object", Value::is_object)
+fn require_object(data: &Object, field: &str) -> Result<(), EventFault> {
+    require(data, field, "an object", |json| {
+        matches!(json, Json::Object(_))
+    })
 }
 
 fn require(
-    data: &Map<String, Value>,
+    data: &Object,
     field: &str,
     expected: &str,
-    fits: fn(&Value) -> bool,
+    fits: fn(&Json) -> bool,
 ) -> Result<(), EventFault> {
     match data.get(field) {
         Some(value) if fits(value) => Ok(()),
         Some(value) => Err(EventFault::invalid(
             &format!("data.{field}"),
             expected,
-            kind_of(value),
+            value.kind(),
         )),
         None => Err(EventFault::missing(&format!("data.{field}"), expected)),
     }

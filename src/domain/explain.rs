@@ -4,7 +4,7 @@
 //! together (`pattern::Matcher`).
 
 use super::event::Event;
-use super::pattern::{Mismatch, Selection};
+use super::pattern::{Budget, Mismatch, Selection};
 use super::subscription::{DisabledReason, Scope, Subscription};
 
 /// What a subscription says to an event.
@@ -61,7 +61,7 @@ pub fn explain(subscription: &Subscription, event: &Event) -> Verdict {
     if let Some(mismatch) = pattern.and_then(|pattern| pattern.explain(&event.view())) {
         return Verdict::Refused(Rule::Filter(mismatch));
     }
-    match spec.selection(event) {
+    match spec.selection(event, &Budget::of_event(1)) {
         Some(selection) => Verdict::Wanted(selection),
         None => Verdict::Refused(Rule::Alerts),
     }

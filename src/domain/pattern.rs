@@ -37,12 +37,14 @@
 //!
 //! A tenant writes patterns and a publisher writes events, so both may be hostile. Patterns are bounded when they are
 //! compiled; `$or` is never multiplied out; matching visits each pair of pattern node and event node at most once,
-//! recurses no deeper than the pattern, and every test on a string is linear in it.
+//! recurses no deeper than the pattern, and every test on a string is linear in it. As all pairs may still be
+//! thousands of millions, an event has a [`Budget`] of steps.
 //!
 //! Not here: which tenants exist, where events come from, what is sent. No clock, no I/O, no cache.
 //!
 //! [event-ruler]: https://github.com/aws/event-ruler
 
+mod budget;
 mod compile;
 mod eval;
 mod leaf;
@@ -55,11 +57,14 @@ mod type_glob;
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+pub use self::budget::Budget;
+pub(super) use self::compile::{push_key, push_position};
 use self::eval::{Node, ObjectRule};
 pub use self::matcher::Matcher;
 pub use self::type_glob::{TypeGlob, TypeGlobError};
+use super::json::Object;
 
 /// The event type whose `data.alerts` a pattern also selects from.
 pub const ALERTS_EVENT_TYPE: &str = "lookup_result.alerts";
@@ -76,7 +81,7 @@ pub struct EventView<'a> {
     /// RFC 3339; to a pattern it is text.
     pub timestamp: &'a str,
     /// What happened.
-    pub data: &'a Map<String, Value>,
+    pub data: &'a Object,
 }
 
 /// One compiled filter. Cloning shares it.
@@ -123,20 +128,30 @@ impl Pattern {
     ///
     /// A [`PatternError`] for the first fault met, keys taken in the order of the map.
     pub fn compile(json: &Value) -> Result<Pattern, PatternError> {
-        let root = Arc::new(compile::compile(json)?);
+        let root = Arc::new(compile::compile(json, compile::Bounds::NEW)?);
         Ok(Pattern { root })
     }
 
-    /// Whether the event meets the pattern.
-    pub fn matches(&self, event: &EventView<'_>) -> bool {
-        self.root.holds(Node::of_event(event))
+    /// Compiles what was accepted before, perhaps with wider bounds.
+    ///
+    /// # Errors
+    ///
+    /// A [`PatternError`].
+    pub fn compile_stored(json: &Value) -> Result<Pattern, PatternError> {
+        let root = Arc::new(compile::compile(json, compile::Bounds::STORED)?);
+        Ok(Pattern { root })
+    }
+
+    /// Whether the event meets the pattern. When `budget` is spent, this is no answer.
+    pub fn matches(&self, event: &EventView<'_>, budget: &Budget) -> bool {
+        self.root.holds(Node::of_event(event), budget)
     }
 
     /// Which alerts of a `lookup_result.alerts` event the pattern selects: those with which alone in `data.alerts` the
     /// event would match. Takes time in proportion to the alerts. For any other event: [`Selection::All`] when it
-    /// matches, else an empty [`Selection::Some`].
-    pub fn select_alerts(&self, event: &EventView<'_>) -> Selection {
-        eval::select_alerts(&self.root, event)
+    /// matches, else an empty [`Selection::Some`]. When `budget` is spent, this is no answer.
+    pub fn select_alerts(&self, event: &EventView<'_>, budget: &Budget) -> Selection {
+        eval::select_alerts(&self.root, event, budget)
     }
 
     /// Why the event does not match: the first rule that says no, as deep in the event as can be told. `None` when it matches.

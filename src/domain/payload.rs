@@ -112,8 +112,7 @@ fn lookup_data(event: &Event, selection: &Selection) -> (Vec<u8>, bool) {
     (data, has_more)
 }
 
-/// The fields of an object as raw text. Of a key given twice the last counts, as it does
-/// for filters.
+/// The fields of an object as raw text; an event's data have each once.
 fn raw_fields(text: &str) -> HashMap<std::borrow::Cow<'_, str>, &RawValue> {
     // An event's data has been parsed as an object before (`Data::parse`).
     serde_json::from_str(text).unwrap_or_default()

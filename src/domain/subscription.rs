@@ -11,17 +11,17 @@ use serde_json::Value;
 
 use super::event::Event;
 use super::id::{SubscriptionId, TenantId};
-use super::pattern::{Pattern, Selection, TypeGlob};
+use super::pattern::{Budget, Pattern, Selection, TypeGlob};
 use super::retry::RetryOverride;
 use super::target::{EndpointUrl, UrlRefusal};
 use super::timestamp::UnixMillis;
 
+mod headers;
+
+pub use self::headers::CustomHeaders;
+
 /// Longest description, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 256;
-/// Most custom headers.
-pub const HEADERS_MAX: usize = 20;
-/// Longest value of a custom header, in bytes.
-pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
 /// Most event types of one subscription.
 pub const EVENT_TYPES_MAX: usize = 100;
 
@@ -69,13 +69,13 @@ pub struct Spec {
 
 impl Spec {
     /// What is sent of an event that matches; `None` for nothing, when none of its alerts does.
-    pub fn selection(&self, event: &Event) -> Option<Selection> {
+    pub fn selection(&self, event: &Event, budget: &Budget) -> Option<Selection> {
         let selecting = self
             .filter
             .as_ref()
             .filter(|_| event.has_selectable_alerts());
         let selection = selecting.map_or(Selection::All, |filter| {
-            filter.pattern.select_alerts(&event.view())
+            filter.pattern.select_alerts(&event.view(), budget)
         });
         (!selection.is_empty()).then_some(selection)
     }
@@ -282,95 +282,6 @@ impl RateLimit {
     }
 }
 
-/// Headers that a subscription sends along, names in lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CustomHeaders(Vec<(String, String)>);
-
-impl CustomHeaders {
-    /// Checks names and values.
-    ///
-    /// # Errors
-    /// [`FieldFault`] of `headers`: too many, a name that Carillon or the connection
-    /// sets itself, or characters that a header cannot hold.
-    pub fn try_new(
-        headers: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, FieldFault> {
-        let mut checked: Vec<(String, String)> = Vec::new();
-        for (name, value) in headers {
-            let field = || format!("headers.{}", name.escape_default());
-            let lower = name.to_ascii_lowercase();
-            if let Some(problem) = name_problem(&lower).or_else(|| value_problem(&value)) {
-                return Err(FieldFault::new(field(), problem));
-            }
-            if checked.iter().any(|(known, _)| *known == lower) {
-                return Err(FieldFault::new(field(), "is given twice"));
-            }
-            checked.push((lower, value));
-        }
-        if checked.len() > HEADERS_MAX {
-            let problem = format!(
-                "must be at most {HEADERS_MAX} headers, found {}",
-                checked.len()
-            );
-            return Err(FieldFault::new("headers", problem));
-        }
-        Ok(Self(checked))
-    }
-
-    /// The headers, names in lower case.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-}
-
-/// Headers that Carillon sets, or that belong to the connection (RFC 9110 section 7.6.1).
-const RESERVED_HEADERS: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "traceparent",
-    "tracestate",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "x-leicbit-signature",
-    "x-webhook-has-more",
-];
-
-fn name_problem(lower: &str) -> Option<String> {
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if lower.is_empty() || lower.len() > 128 || !lower.bytes().all(is_token) {
-        return Some("is not a header name (RFC 9110 section 5.1)".to_owned());
-    }
-    let reserved = RESERVED_HEADERS.contains(&lower)
-        || lower.starts_with("webhook-")
-        || lower.starts_with("proxy-");
-    reserved.then(|| "is set by Carillon or the connection and cannot be overridden".to_owned())
-}
-
-fn value_problem(value: &str) -> Option<String> {
-    if value.len() > HEADER_VALUE_BYTES_MAX {
-        let found = value.len();
-        return Some(format!(
-            "must be at most {HEADER_VALUE_BYTES_MAX} bytes, found {found}"
-        ));
-    }
-    let fits = |b: u8| b == b'\t' || (b' '..=b'~').contains(&b);
-    if !value.bytes().all(fits) {
-        return Some("must be visible ASCII, spaces and tabs; no line breaks".to_owned());
-    }
-    (value.trim() != value).then(|| "must not begin or end with a space".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,34 +304,6 @@ mod tests {
                 .field,
             "url"
         );
-    }
-
-    #[test]
-    fn headers_override_nothing() {
-        let try_one =
-            |name: &str, value: &str| CustomHeaders::try_new([(name.to_owned(), value.to_owned())]);
-        let kept = try_one("X-Api-Key", "k").unwrap();
-        assert_eq!(kept.iter().collect::<Vec<_>>(), [("x-api-key", "k")]);
-        assert!(try_one("authorization", "Bearer x").is_ok());
-        for name in [
-            "Content-Type",
-            "webhook-id",
-            "Webhook-Anything",
-            "HOST",
-            "a b",
-            "",
-            "x:y",
-            "é",
-        ] {
-            assert!(try_one(name, "v").is_err(), "{name}");
-        }
-        for value in ["a\r\nb", "a\nb", "\0", "é", " a", "a "] {
-            assert!(try_one("x-a", value).is_err(), "{value:?}");
-        }
-        let many = (0..21).map(|i| (format!("x-{i}"), String::new()));
-        assert_eq!(CustomHeaders::try_new(many).unwrap_err().field, "headers");
-        let twice = [("x-a", "1"), ("X-A", "2")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert!(CustomHeaders::try_new(twice).is_err());
     }
 
     #[test]

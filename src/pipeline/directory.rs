@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use super::admit::EndpointLimits;
 use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
-use crate::domain::pattern::{EventView, Matcher};
+use crate::domain::pattern::{Budget, EventView, Matcher};
 use crate::domain::retry::{Exponential, RetryPolicy};
 use crate::domain::signature::SigningKeys;
 use crate::domain::subscription::{RateLimit, Scope, Subscription};
@@ -251,10 +251,20 @@ impl Drop for Loading<'_> {
 }
 
 impl CompiledScope {
-    /// Pushes the endpoints that want the event, by id.
-    pub fn matching(&self, event: &EventView<'_>, out: &mut Vec<Arc<Endpoint>>) {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// Pushes the endpoints that want the event, by id. When `budget` is spent, this is no answer.
+    pub fn matching(&self, event: &EventView<'_>, budget: &Budget, out: &mut Vec<Arc<Endpoint>>) {
         let mut indexes = Vec::new();
-        self.matcher.matching(event, &mut indexes);
+        self.matcher.matching(event, budget, &mut indexes);
         out.extend(
             indexes
                 .iter()

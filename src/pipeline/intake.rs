@@ -105,7 +105,8 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
             codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
         match decoded {
             Err(fault) => faulty.push((waiting, fault)),
-            Ok(event) => {
+            Ok(mut event) => {
+                event.data.let_go();
                 let key = (event.key(), message.resume_after.clone());
                 claimed.extend(claim(pipeline, event, &key, waiting));
             }
@@ -205,6 +206,24 @@ fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
             taken.receipt.ack();
             drop(slot);
         }
+    });
+}
+
+/// The same for an event that was understood, and cannot be matched.
+fn put_aside_planned(
+    pipeline: &Pipeline,
+    message: EventMessage,
+    fault: EventFault,
+    ticket: Ticket,
+) {
+    pipeline.spawn_until_cut_off(|pipeline| async move {
+        let context = &pipeline.context;
+        let at = context.ports.clock.now();
+        context.telemetry.emit(MessageQuarantined { fault: &fault });
+        let quarantined = Quarantined { message, fault, at };
+        let parcels = vec![Parcel::Quarantine(quarantined)];
+        put(context, "put into quarantine", parcels).await;
+        ticket.settle();
     });
 }
 
@@ -310,7 +329,10 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         traceparent: message.traceparent.as_deref().map(Into::into),
     });
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
-    let planned = plan(&event, &facts, scopes, after, &settled, chunk);
+    let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
+        Ok(planned) => planned,
+        Err(fault) => return put_aside_planned(pipeline, message, fault, ticket),
+    };
     report(context, &event, &planned, now, after.is_some());
     let count = planned.deliveries.len();
     let work = |delivery| Work {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::directory::{CompiledScope, Endpoint};
 use crate::domain::delivery::{Delivery, EventFacts};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::id::SubscriptionId;
-use crate::domain::pattern::Selection;
+use crate::domain::pattern::{Budget, Selection};
 use crate::domain::payload::{self, Payload};
 use crate::domain::subscription::Format;
 
@@ -28,6 +28,9 @@ pub struct Plan {
 
 /// Plans `event`: `scopes` are its tenant's and every tenant's endpoints, `resume_after`
 /// where an earlier chunk ended, `settled` what the ledger remembers.
+///
+/// # Errors
+/// [`EventFault`] when matching the event takes too many steps.
 pub fn plan(
     event: &Event,
     facts: &Arc<EventFacts>,
@@ -35,8 +38,10 @@ pub fn plan(
     resume_after: Option<&SubscriptionId>,
     settled: &[SubscriptionId],
     chunk: usize,
-) -> Plan {
-    let mut endpoints = matching(event, scopes, resume_after);
+) -> Result<Plan, EventFault> {
+    let asked = scopes.iter().map(|scope| scope.len()).sum();
+    let budget = Budget::of_event(asked);
+    let mut endpoints = matching(event, scopes, resume_after, &budget);
     let mut plan = Plan::default();
     if endpoints.len() > chunk {
         endpoints.truncate(chunk);
@@ -46,7 +51,11 @@ pub fn plan(
     let mut bodies = Bodies::default();
     for endpoint in endpoints {
         let id = &endpoint.subscription.id;
-        let Some(selection) = endpoint.subscription.spec.selection(event) else {
+        if budget.is_spent() {
+            break;
+        }
+        let selection = endpoint.subscription.spec.selection(event, &budget);
+        let Some(selection) = selection else {
             continue;
         };
         if settled.contains(id) {
@@ -58,7 +67,17 @@ pub fn plan(
         let delivery = delivery.within(&endpoint.subscription.tenant);
         plan.deliveries.push((delivery, endpoint));
     }
-    plan
+    if budget.is_spent() {
+        return Err(too_costly(asked));
+    }
+    Ok(plan)
+}
+
+fn too_costly(asked: usize) -> EventFault {
+    let sentence = format!(
+        "matching the event with {asked} subscriptions takes too many steps: it has very large arrays or texts where filters have very many alternatives; simplify those filters, or publish less in one event"
+    );
+    EventFault::whole(FaultReason::TooCostly, sentence)
 }
 
 /// The endpoints that want the event, by id, after `resume_after`.
@@ -66,11 +85,12 @@ fn matching(
     event: &Event,
     scopes: &[Arc<CompiledScope>],
     resume_after: Option<&SubscriptionId>,
+    budget: &Budget,
 ) -> Vec<Arc<Endpoint>> {
     let view = event.view();
     let mut endpoints = Vec::new();
     for scope in scopes {
-        scope.matching(&view, &mut endpoints);
+        scope.matching(&view, budget, &mut endpoints);
     }
     if let Some(after) = resume_after {
         endpoints.retain(|endpoint| endpoint.subscription.id > *after);

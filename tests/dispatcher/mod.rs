@@ -9,6 +9,7 @@ mod declare;
 mod delivery;
 mod explain;
 mod formats;
+mod hostile_input;
 mod intake;
 mod lanes;
 mod neighbours;

@@ -18,6 +18,29 @@ const ALTERNATIVES_MAX: usize = 4_096;
 /// Alternatives that must be tried one by one: `wildcard`, `numeric` ranges, `anything-but`.
 const TRIED_MAX: usize = 256;
 
+/// Bounds that came after filters had been stored.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Fields with alternatives. Each may have a path of its own in the tree of its tenant's filters, which takes about a
+    /// kilobyte, and each is tried on every element of an array.
+    leaves_max: usize,
+    /// Bytes of all names and texts.
+    text_bytes_max: usize,
+}
+
+impl Bounds {
+    /// What is written now.
+    pub(super) const NEW: Bounds = Bounds {
+        leaves_max: 512,
+        text_bytes_max: 128 * 1024,
+    };
+    /// What was written before.
+    pub(super) const STORED: Bounds = Bounds {
+        leaves_max: usize::MAX,
+        text_bytes_max: usize::MAX,
+    };
+}
+
 /// Which object of the pattern is read.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
@@ -34,9 +57,10 @@ enum Step<'j> {
 }
 
 /// Where the reader is and what it has counted so far.
-#[derive(Default)]
 struct Reader<'j> {
+    bounds: Bounds,
     path: Vec<Step<'j>>,
+    leaves: usize,
     alternatives: usize,
     tried: usize,
 }
@@ -44,8 +68,35 @@ struct Reader<'j> {
 type Read<T> = Result<T, PatternError>;
 
 /// Compiles a whole filter.
-pub(super) fn compile(json: &Value) -> Read<ObjectRule> {
-    Reader::default().object(json, Level::Event, false)
+pub(super) fn compile(json: &Value, bounds: Bounds) -> Read<ObjectRule> {
+    let mut reader = Reader {
+        bounds,
+        path: Vec::new(),
+        leaves: 0,
+        alternatives: 0,
+        tried: 0,
+    };
+    let rule = reader.object(json, Level::Event, false)?;
+    let (found, most) = (text_bytes(json), bounds.text_bytes_max);
+    if found > most {
+        return reader.fault(format!(
+            "the names and texts of the filter have {found} bytes, at most {most} are allowed; use a second subscription"
+        ));
+    }
+    Ok(rule)
+}
+
+/// The bytes of all names and texts. The reader has bounded the depth.
+fn text_bytes(json: &Value) -> usize {
+    match json {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| key.len() + text_bytes(value))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 /// Objects, fields and `$or`.
@@ -104,7 +155,10 @@ impl<'j> Reader<'j> {
         }
         match json {
             Value::Object(_) => Ok(Rule::Object(self.object(json, Level::Data, false)?)),
-            Value::Array(alternatives) => Ok(Rule::leaf(self.leaf(alternatives, json)?)),
+            Value::Array(alternatives) => {
+                self.count_leaf()?;
+                Ok(Rule::leaf(self.leaf(alternatives, json)?))
+            }
             other if is_operator(key) => self.fault(format!(
                 r#"expected an array of alternatives or an object, found {}; an operator stands inside an array: [{{"{key}": …}}]"#,
                 described(other)
@@ -182,6 +236,17 @@ impl<'j> Reader<'j> {
         }
     }
 
+    fn count_leaf(&mut self) -> Read<()> {
+        self.leaves += 1;
+        let most = self.bounds.leaves_max;
+        if self.leaves > most {
+            return self.fault(format!(
+                "the filter has more than {most} fields with alternatives; list the alternatives of one field together, or use a second subscription"
+            ));
+        }
+        Ok(())
+    }
+
     fn count_alternative(&mut self) -> Read<()> {
         self.alternatives += 1;
         if self.alternatives > ALTERNATIVES_MAX {
@@ -218,7 +283,7 @@ impl<'j> Reader<'j> {
 }
 
 /// Appends a key to a path in the notation of [`PatternError::path`].
-pub(super) fn push_key(path: &mut String, key: &str) {
+pub(in crate::domain) fn push_key(path: &mut String, key: &str) {
     let plain = !key.is_empty()
         && key
             .chars()
@@ -234,7 +299,7 @@ pub(super) fn push_key(path: &mut String, key: &str) {
 }
 
 /// Appends a position in an array to a path.
-pub(super) fn push_position(path: &mut String, at: usize) {
+pub(in crate::domain) fn push_position(path: &mut String, at: usize) {
     path.push_str(&format!("[{at}]"));
 }
 

@@ -7,11 +7,11 @@
 use std::slice;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
+use super::budget::Budget;
 use super::leaf::{Leaf, Scalar};
 use super::number::Num;
 use super::{ALERTS_EVENT_TYPE, EventView, Mismatch, Selection};
+use crate::domain::json::{Json, Object};
 
 mod explain;
 
@@ -22,7 +22,7 @@ pub(super) use self::explain::explain;
 pub(super) enum Node<'e> {
     Absent,
     Scalar(Scalar<'e>),
-    Array(&'e [Value]),
+    Array(&'e [Json]),
     Object(Fields<'e>),
 }
 
@@ -30,13 +30,13 @@ pub(super) enum Node<'e> {
 #[derive(Clone, Copy)]
 pub(super) enum Fields<'e> {
     Event(&'e EventView<'e>),
-    Map(&'e Map<String, Value>),
+    Map(&'e Object),
 }
 
 /// What is in an array and in the arrays it holds: never itself an array; an empty one yields one [`Node::Absent`].
 pub(super) struct Elements<'e> {
-    current: slice::Iter<'e, Value>,
-    outer: Vec<slice::Iter<'e, Value>>,
+    current: slice::Iter<'e, Json>,
+    outer: Vec<slice::Iter<'e, Json>>,
     yields_absent: bool,
 }
 
@@ -65,18 +65,23 @@ enum Residue<'p> {
 }
 
 /// Which alerts the pattern selects; see [`super::Pattern::select_alerts`].
-pub(super) fn select_alerts(root: &ObjectRule, event: &EventView<'_>) -> Selection {
+pub(super) fn select_alerts(
+    root: &ObjectRule,
+    event: &EventView<'_>,
+    budget: &Budget,
+) -> Selection {
     let alerts = match event.data.get("alerts") {
-        Some(Value::Array(alerts)) if event.kind == ALERTS_EVENT_TYPE => alerts,
-        _ if root.holds(Node::of_event(event)) => return Selection::All,
+        Some(Json::Array(alerts)) if event.kind == ALERTS_EVENT_TYPE => alerts,
+        _ if root.holds(Node::of_event(event), budget) => return Selection::All,
         _ => return Selection::Some(Vec::new()),
     };
-    match root.residue(Fields::Event(event)) {
+    match root.residue(Fields::Event(event), budget) {
         Residue::Known(true) => Selection::All,
         Residue::Known(false) => Selection::Some(Vec::new()),
         residue => Selection::Some(
             (alerts.iter().enumerate())
-                .filter(|(_, alert)| residue.holds(Node::of(alert)))
+                .take_while(|_| !budget.is_spent())
+                .filter(|(_, alert)| residue.holds(Node::of(alert), budget))
                 .map(|(position, _)| position)
                 .collect(),
         ),
@@ -88,14 +93,14 @@ impl<'e> Node<'e> {
         Node::Object(Fields::Event(event))
     }
 
-    pub(super) fn of(value: &'e Value) -> Node<'e> {
+    pub(super) fn of(value: &'e Json) -> Node<'e> {
         match value {
-            Value::Null => Node::Scalar(Scalar::Null),
-            Value::Bool(truth) => Node::Scalar(Scalar::Bool(*truth)),
-            Value::Number(number) => Node::Scalar(Scalar::Number(Num::of(number))),
-            Value::String(text) => Node::Scalar(Scalar::Text(text)),
-            Value::Array(array) => Node::Array(array),
-            Value::Object(map) => Node::Object(Fields::Map(map)),
+            Json::Null => Node::Scalar(Scalar::Null),
+            Json::Bool(truth) => Node::Scalar(Scalar::Bool(*truth)),
+            Json::Number(number) => Node::Scalar(Scalar::Number(Num::of(number))),
+            Json::Text(text) => Node::Scalar(Scalar::Text(text)),
+            Json::Array(array) => Node::Array(array),
+            Json::Object(map) => Node::Object(Fields::Map(map)),
         }
     }
 }
@@ -132,7 +137,7 @@ impl<'e> Fields<'e> {
 }
 
 impl<'e> Elements<'e> {
-    pub(super) fn of(array: &'e [Value]) -> Elements<'e> {
+    pub(super) fn of(array: &'e [Json]) -> Elements<'e> {
         Elements {
             current: array.iter(),
             outer: Vec::new(),
@@ -167,7 +172,7 @@ impl<'e> Iterator for Elements<'e> {
 
 impl ObjectRule {
     pub(super) fn new(fields: Vec<(Box<str>, Rule)>, any_of: Vec<ObjectRule>) -> ObjectRule {
-        let by_absence = fields.iter().all(|(_, rule)| rule.holds(Node::Absent))
+        let by_absence = fields.iter().all(|(_, rule)| rule.holds_by_absence())
             && (any_of.is_empty() || any_of.iter().any(|branch| branch.by_absence));
         ObjectRule {
             fields: fields.into(),
@@ -184,35 +189,40 @@ impl ObjectRule {
         &self.any_of
     }
 
-    pub(super) fn holds(&self, node: Node<'_>) -> bool {
+    pub(super) fn holds(&self, node: Node<'_>, budget: &Budget) -> bool {
         match node {
-            Node::Object(fields) => self.holds_for(fields),
-            Node::Array(array) => Elements::of(array).any(|element| self.holds(element)),
+            Node::Object(fields) => self.holds_for(fields, budget),
+            Node::Array(array) => Elements::of(array)
+                .take_while(|_| budget.spend(1))
+                .any(|element| self.holds(element, budget)),
             Node::Scalar(_) | Node::Absent => self.by_absence,
         }
     }
 
-    fn holds_for(&self, fields: Fields<'_>) -> bool {
-        self.fields
-            .iter()
-            .all(|(key, rule)| rule.holds(fields.get(key)))
-            && self.a_branch_holds(fields)
+    fn holds_for(&self, fields: Fields<'_>, budget: &Budget) -> bool {
+        budget.spend(1)
+            && self
+                .fields
+                .iter()
+                .all(|(key, rule)| budget.spend(1) && rule.holds(fields.get(key), budget))
+            && self.a_branch_holds(fields, budget)
     }
 
-    fn a_branch_holds(&self, fields: Fields<'_>) -> bool {
-        self.any_of.is_empty() || self.any_of.iter().any(|branch| branch.holds_for(fields))
+    fn a_branch_holds(&self, fields: Fields<'_>, budget: &Budget) -> bool {
+        let mut branches = self.any_of.iter();
+        self.any_of.is_empty() || branches.any(|branch| branch.holds_for(fields, budget))
     }
 
     /// Answers all but what concerns `data.alerts`. Above it there are no arrays, only fields and branches.
-    fn residue(&self, fields: Fields<'_>) -> Residue<'_> {
+    fn residue(&self, fields: Fields<'_>, budget: &Budget) -> Residue<'_> {
         let mut all = Vec::new();
         for (key, rule) in self.fields() {
             let residue = match (fields, key, rule) {
                 (Fields::Event(event), "data", Rule::Object(rule)) => {
-                    rule.residue(Fields::Map(event.data))
+                    rule.residue(Fields::Map(event.data), budget)
                 }
                 (Fields::Map(_), "alerts", rule) => Residue::Alert(rule),
-                (fields, key, rule) => Residue::Known(rule.holds(fields.get(key))),
+                (fields, key, rule) => Residue::Known(rule.holds(fields.get(key), budget)),
             };
             match residue {
                 Residue::Known(true) => {}
@@ -221,7 +231,7 @@ impl ObjectRule {
             }
         }
         if !self.any_of.is_empty() {
-            match self.any_residue(fields) {
+            match self.any_residue(fields, budget) {
                 Residue::Known(true) => {}
                 Residue::Known(false) => return Residue::Known(false),
                 open => all.push(open),
@@ -234,10 +244,10 @@ impl ObjectRule {
         }
     }
 
-    fn any_residue(&self, fields: Fields<'_>) -> Residue<'_> {
+    fn any_residue(&self, fields: Fields<'_>, budget: &Budget) -> Residue<'_> {
         let mut any = Vec::new();
         for branch in &self.any_of {
-            match branch.residue(fields) {
+            match branch.residue(fields, budget) {
                 Residue::Known(true) => return Residue::Known(true),
                 Residue::Known(false) => {}
                 open => any.push(open),
@@ -256,35 +266,45 @@ impl Rule {
         Rule::Leaf(Arc::new(leaf))
     }
 
-    pub(super) fn holds(&self, node: Node<'_>) -> bool {
+    pub(super) fn holds(&self, node: Node<'_>, budget: &Budget) -> bool {
         match self {
-            Rule::Leaf(leaf) => leaf_holds(leaf, node),
-            Rule::Object(object) => object.holds(node),
+            Rule::Leaf(leaf) => leaf_holds(leaf, node, budget),
+            Rule::Object(object) => object.holds(node, budget),
+        }
+    }
+
+    fn holds_by_absence(&self) -> bool {
+        match self {
+            Rule::Leaf(leaf) => leaf.accepts_absence(),
+            Rule::Object(object) => object.by_absence,
         }
     }
 }
 
 impl Residue<'_> {
-    fn holds(&self, alert: Node<'_>) -> bool {
+    fn holds(&self, alert: Node<'_>, budget: &Budget) -> bool {
         match self {
             Residue::Known(known) => *known,
-            Residue::Alert(rule) => rule.holds(alert),
-            Residue::All(all) => all.iter().all(|residue| residue.holds(alert)),
-            Residue::Any(any) => any.iter().any(|residue| residue.holds(alert)),
+            Residue::Alert(rule) => rule.holds(alert, budget),
+            Residue::All(all) => all.iter().all(|residue| residue.holds(alert, budget)),
+            Residue::Any(any) => any.iter().any(|residue| residue.holds(alert, budget)),
         }
     }
 }
 
 /// A leaf asks for a value: an object is none, and an array is as many as it holds.
-fn leaf_holds(leaf: &Leaf, node: Node<'_>) -> bool {
+fn leaf_holds(leaf: &Leaf, node: Node<'_>, budget: &Budget) -> bool {
     match node {
         Node::Absent | Node::Object(_) => leaf.accepts_absence(),
-        Node::Scalar(value) => leaf.accepts(value),
+        Node::Scalar(value) => budget.spend(leaf.cost(value)) && leaf.accepts(value),
         Node::Array(array) => {
             let mut has_value = false;
             for element in Elements::of(array) {
+                if !budget.spend(1) {
+                    return false;
+                }
                 if let Node::Scalar(value) = element {
-                    if leaf.accepts(value) {
+                    if budget.spend(leaf.cost(value)) && leaf.accepts(value) {
                         return true;
                     }
                     has_value = true;

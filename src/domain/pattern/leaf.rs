@@ -30,6 +30,8 @@ pub(super) struct Leaf {
     present: bool,
     /// `exists: false` is among the alternatives.
     absent: bool,
+    /// What is tried one by one, on a number and on a text.
+    tried: [usize; 2],
     /// The alternatives as text, cut to a readable length.
     wanted: Box<str>,
 }
@@ -90,6 +92,20 @@ impl Leaf {
         self.present
             || self.any.contain(value)
             || self.but.iter().any(|named| !named.contain(value))
+    }
+
+    /// Steps that [`Self::accepts`] takes at most.
+    pub(super) fn cost(&self, value: Scalar<'_>) -> usize {
+        /// Bytes that are compared in about a step, and bytes in which a rule is searched.
+        const COMPARED_BYTES: usize = 256;
+        const SEARCHED_BYTES: usize = 4;
+        let [numbers, texts] = self.tried;
+        match value {
+            Scalar::Text(text) => {
+                1 + text.len() / COMPARED_BYTES + texts * (1 + text.len() / SEARCHED_BYTES)
+            }
+            _ => 1 + numbers,
+        }
     }
 
     /// Whether the field may be absent.
@@ -163,7 +179,21 @@ impl Folded {
 
 impl LeafDraft {
     pub(super) fn seal(self, wanted: String) -> Leaf {
+        let sets = || self.but.iter().chain([&self.any]);
+        // Folding a text reads and writes all of it.
+        let folds = |set: &Draft| {
+            let folded = [
+                &set.folded_texts,
+                &set.folded_prefixes,
+                &set.folded_suffixes,
+            ];
+            usize::from(folded.iter().any(|texts| !texts.is_empty()))
+        };
+        let numbers = self.but.len() + sets().map(|set| set.ranges.len()).sum::<usize>();
+        let texts = sets().map(|set| set.wildcards.len() + folds(set));
+        let texts = texts.sum::<usize>();
         Leaf {
+            tried: [numbers, texts],
             any: self.any.seal(),
             but: self.but.into_iter().map(Draft::seal).collect(),
             present: self.present,

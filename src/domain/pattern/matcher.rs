@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::eval::{Fields, Node};
-use super::{EventView, Pattern, TypeGlob};
+use super::{Budget, EventView, Pattern, TypeGlob};
 
 mod index;
 
@@ -93,15 +93,15 @@ impl Matcher {
     }
 
     /// Pushes the indexes of all entries that want the event to `out`, ascending and without duplicates. What `out` holds
-    /// already stays where it is.
-    pub fn matching(&self, event: &EventView<'_>, out: &mut Vec<u32>) {
+    /// already stays where it is. When `budget` is spent, what is pushed is no answer.
+    pub fn matching(&self, event: &EventView<'_>, budget: &Budget, out: &mut Vec<u32>) {
         let mut found = Found::default();
         if let Some(section) = self.exact.get(event.kind) {
-            section.find(event, &mut found);
+            section.find(event, budget, &mut found);
         }
         for (glob, section) in &self.globs {
             if glob.matches(event.kind) {
-                section.find(event, &mut found);
+                section.find(event, budget, &mut found);
             }
         }
         // An entry may be found by several types or branches; its pattern is evaluated once.
@@ -110,7 +110,8 @@ impl Matcher {
         let candidates = found
             .candidates
             .iter()
-            .filter(|at| self.entry(**at).wants(event));
+            .take_while(|_| !budget.is_spent())
+            .filter(|at| self.entry(**at).wants(event, budget));
         let mut indexes: Vec<u32> = found
             .matched
             .iter()
@@ -128,10 +129,10 @@ impl Matcher {
 }
 
 impl Entry {
-    fn wants(&self, event: &EventView<'_>) -> bool {
+    fn wants(&self, event: &EventView<'_>, budget: &Budget) -> bool {
         self.pattern
             .as_ref()
-            .is_none_or(|pattern| pattern.matches(event))
+            .is_none_or(|pattern| pattern.matches(event, budget))
     }
 }
 
@@ -151,10 +152,11 @@ impl Section {
         section
     }
 
-    fn find(&self, event: &EventView<'_>, found: &mut Found) {
+    fn find(&self, event: &EventView<'_>, budget: &Budget, found: &mut Found) {
         found.matched.extend_from_slice(&self.unfiltered);
         found.candidates.extend_from_slice(&self.evaluated);
-        self.waiting.find(Node::Object(Fields::Event(event)), found);
+        let event = Node::Object(Fields::Event(event));
+        self.waiting.find(event, budget, found);
     }
 }
 

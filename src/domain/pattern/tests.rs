@@ -5,20 +5,32 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{EventView, Matcher, Pattern, Selection, TypeGlob};
+use super::{Budget, EventView, Matcher, Pattern, Selection, TypeGlob};
+use crate::domain::json::Json;
 
+mod hostile;
 mod leaves;
 mod naive;
 mod refusals;
 
+/// More steps than a test takes that is not about them.
+fn ample() -> Budget {
+    Budget::of_event(1_000)
+}
+
 /// An event with these data, of which the other fields are always the same.
-fn event<'a>(kind: &'a str, data: &'a Value) -> EventView<'a> {
+fn event<'a>(kind: &'a str, data: &Value) -> EventView<'a> {
+    // For as long as the process: an event that a test looks at is small.
+    let data: &'static Json = Box::leak(Box::new(Json::from(data)));
+    let Json::Object(data) = data else {
+        panic!("data is an object");
+    };
     EventView {
         id: "evt-1",
         kind,
         tenant: "acme",
         timestamp: "2026-03-01T10:00:00Z",
-        data: data.as_object().expect("data is an object"),
+        data,
     }
 }
 
@@ -110,7 +122,7 @@ fn whole_patterns() {
     let event = event("t", &people);
     for (pattern, expected) in cases {
         let compiled = compiled(&pattern);
-        assert_eq!(compiled.matches(&event), expected, "{pattern}");
+        assert_eq!(compiled.matches(&event, &ample()), expected, "{pattern}");
         assert_eq!(
             compiled.explain(&event).is_none(),
             expected,
@@ -167,22 +179,23 @@ fn alerts_are_selected() {
         ),
     ];
     for (pattern, expected) in cases {
-        let selection = compiled(&pattern).select_alerts(&event("lookup_result.alerts", &data));
+        let selection =
+            compiled(&pattern).select_alerts(&event("lookup_result.alerts", &data), &ample());
         assert_eq!(selection, expected, "{pattern}");
         assert_eq!(selection.is_empty(), expected == some(&[]));
     }
     let pattern = compiled(&json!({"data": {"alerts": {"result": {"score": [9]}}}}));
     assert_eq!(
-        pattern.select_alerts(&event("other", &data)),
+        pattern.select_alerts(&event("other", &data), &ample()),
         Selection::All
     );
     let no_array = json!({"alerts": {"result": {"score": 9}}});
     assert_eq!(
-        pattern.select_alerts(&event("lookup_result.alerts", &no_array)),
+        pattern.select_alerts(&event("lookup_result.alerts", &no_array), &ample()),
         Selection::All
     );
     assert_eq!(
-        pattern.select_alerts(&event("lookup_result.alerts", &json!({}))),
+        pattern.select_alerts(&event("lookup_result.alerts", &json!({})), &ample()),
         some(&[])
     );
 }
@@ -277,7 +290,7 @@ fn subscriptions_are_found_by_type_and_filter() {
     let matcher = Matcher::build(entries);
     let matching = |kind: &str, data: Value| {
         let mut out = vec![99];
-        matcher.matching(&event(kind, &data), &mut out);
+        matcher.matching(&event(kind, &data), &ample(), &mut out);
         out
     };
     assert_eq!(
@@ -316,14 +329,20 @@ fn many_paths_and_many_equal_leaves_are_told_apart() {
     ] {
         let event = event("t", &data);
         let expected: Vec<u32> = (0..200)
-            .filter(|i| patterns[*i as usize].matches(&event))
+            .filter(|i| patterns[*i as usize].matches(&event, &ample()))
             .collect();
         let mut out = Vec::new();
-        matcher.matching(&event, &mut out);
+        matcher.matching(&event, &ample(), &mut out);
         assert_eq!(out, expected, "{data}");
     }
-    assert!(patterns[22].matches(&event("t", &json!({"rows": [{"k5": "v", "sum": 9}]}))));
-    assert!(!patterns[22].matches(&event("t", &json!({"rows": [{"k5": "v"}, {"sum": 9}]}))));
+    assert!(patterns[22].matches(
+        &event("t", &json!({"rows": [{"k5": "v", "sum": 9}]})),
+        &ample()
+    ));
+    assert!(!patterns[22].matches(
+        &event("t", &json!({"rows": [{"k5": "v"}, {"sum": 9}]})),
+        &ample()
+    ));
 }
 
 #[test]
@@ -343,14 +362,14 @@ fn hostile_events_are_matched_in_bounded_time_and_depth() {
         &json!({"data": {"deep": ["x"], "alerts": {"a": [{"numeric": [">=", 199_999]}], "b": [{"exists": false}]}}}),
     );
     let event = event("lookup_result.alerts", &data);
-    assert!(pattern.matches(&event));
+    assert!(pattern.matches(&event, &ample()));
     assert_eq!(
-        pattern.select_alerts(&event),
+        pattern.select_alerts(&event, &ample()),
         Selection::Some(vec![199_999])
     );
     let mut out = Vec::new();
     let all = [TypeGlob::parse("*").expect("a glob")];
-    Matcher::build([(1, &all[..], Some(Arc::new(pattern)))]).matching(&event, &mut out);
+    Matcher::build([(1, &all[..], Some(Arc::new(pattern)))]).matching(&event, &ample(), &mut out);
     assert_eq!(out, [1]);
 }
 

@@ -3,9 +3,9 @@
 //! Follows the first rule that says no down to a leaf. Where an array has several elements the one that meets most is
 //! followed. Not on the way of a delivery: this looks at parts of the event more than once.
 
-use serde_json::Value;
-
 use super::{EventView, Fields, Mismatch, Node, ObjectRule, Rule};
+use crate::domain::json::Json;
+use crate::domain::pattern::budget::Budget;
 use crate::domain::pattern::compile::{push_key, push_position};
 
 /// Elements of one array that are compared for the closest: more would tell nobody more.
@@ -15,13 +15,14 @@ const SHOWN_MAX: usize = 5;
 
 /// The first rule that says no; see [`super::super::Pattern::explain`].
 pub(in super::super) fn explain(root: &ObjectRule, event: &EventView<'_>) -> Option<Mismatch> {
-    object_mismatch(root, Node::of_event(event), String::new())
+    let budget = Budget::of_event(1);
+    object_mismatch(root, Node::of_event(event), String::new(), &budget)
 }
 
-fn rule_mismatch(rule: &Rule, node: Node<'_>, path: String) -> Option<Mismatch> {
+fn rule_mismatch(rule: &Rule, node: Node<'_>, path: String, budget: &Budget) -> Option<Mismatch> {
     match rule {
-        Rule::Object(object) => object_mismatch(object, node, path),
-        Rule::Leaf(_) if rule.holds(node) => None,
+        Rule::Object(object) => object_mismatch(object, node, path, budget),
+        Rule::Leaf(_) if rule.holds(node, budget) => None,
         Rule::Leaf(leaf) => Some(Mismatch {
             path,
             wanted: leaf.wanted().to_owned(),
@@ -30,19 +31,29 @@ fn rule_mismatch(rule: &Rule, node: Node<'_>, path: String) -> Option<Mismatch> 
     }
 }
 
-fn object_mismatch(rule: &ObjectRule, node: Node<'_>, path: String) -> Option<Mismatch> {
-    if rule.holds(node) {
+fn object_mismatch(
+    rule: &ObjectRule,
+    node: Node<'_>,
+    path: String,
+    budget: &Budget,
+) -> Option<Mismatch> {
+    if rule.holds(node, budget) {
         return None;
     }
     match node {
-        Node::Object(fields) => within(rule, Some(fields), &path),
-        Node::Array(array) => within_closest(rule, array, path),
-        Node::Scalar(_) | Node::Absent => within(rule, None, &path),
+        Node::Object(fields) => within(rule, Some(fields), &path, budget),
+        Node::Array(array) => within_closest(rule, array, path, budget),
+        Node::Scalar(_) | Node::Absent => within(rule, None, &path, budget),
     }
 }
 
 /// The field or the `$or` that says no about something with these fields, or with none.
-fn within(rule: &ObjectRule, fields: Option<Fields<'_>>, path: &str) -> Option<Mismatch> {
+fn within(
+    rule: &ObjectRule,
+    fields: Option<Fields<'_>>,
+    path: &str,
+    budget: &Budget,
+) -> Option<Mismatch> {
     let by_field = rule.fields().find_map(|(key, rule)| {
         let mut path = path.to_owned();
         push_key(&mut path, key);
@@ -50,16 +61,22 @@ fn within(rule: &ObjectRule, fields: Option<Fields<'_>>, path: &str) -> Option<M
             rule,
             fields.map_or(Node::Absent, |fields| fields.get(key)),
             path,
+            budget,
         )
     });
-    by_field.or_else(|| no_branch(rule.any_of(), fields, path))
+    by_field.or_else(|| no_branch(rule.any_of(), fields, path, budget))
 }
 
-fn no_branch(branches: &[ObjectRule], fields: Option<Fields<'_>>, path: &str) -> Option<Mismatch> {
-    let first = within(branches.first()?, fields, path)?;
+fn no_branch(
+    branches: &[ObjectRule],
+    fields: Option<Fields<'_>>,
+    path: &str,
+    budget: &Budget,
+) -> Option<Mismatch> {
+    let first = within(branches.first()?, fields, path, budget)?;
     if branches
         .iter()
-        .any(|branch| branch.holds(fields.map_or(Node::Absent, Node::Object)))
+        .any(|branch| branch.holds(fields.map_or(Node::Absent, Node::Object), budget))
     {
         return None;
     }
@@ -75,10 +92,15 @@ fn no_branch(branches: &[ObjectRule], fields: Option<Fields<'_>>, path: &str) ->
     })
 }
 
-fn within_closest(rule: &ObjectRule, array: &[Value], mut path: String) -> Option<Mismatch> {
-    let fields_met = |element: &Value| {
+fn within_closest(
+    rule: &ObjectRule,
+    array: &[Json],
+    mut path: String,
+    budget: &Budget,
+) -> Option<Mismatch> {
+    let fields_met = |element: &Json| {
         rule.fields()
-            .filter(|(key, field)| field.holds(field_of(element, key)))
+            .filter(|(key, field)| field.holds(field_of(element, key), budget))
             .count()
     };
     let closest = (array.iter().enumerate().take(COMPARED_MAX))
@@ -86,10 +108,10 @@ fn within_closest(rule: &ObjectRule, array: &[Value], mut path: String) -> Optio
         .rev()
         .max_by_key(|(_, element)| fields_met(element));
     let Some((position, mut element)) = closest else {
-        return within(rule, None, &path);
+        return within(rule, None, &path, budget);
     };
     push_position(&mut path, position);
-    while let Value::Array(inner) = element {
+    while let Json::Array(inner) = element {
         let Some(first) = inner.first() else { break };
         push_position(&mut path, 0);
         element = first;
@@ -98,7 +120,7 @@ fn within_closest(rule: &ObjectRule, array: &[Value], mut path: String) -> Optio
         Node::Object(fields) => Some(fields),
         _ => None,
     };
-    let mut mismatch = within(rule, fields, &path)?;
+    let mut mismatch = within(rule, fields, &path, budget)?;
     if array.len() > 1 {
         mismatch
             .found
@@ -107,9 +129,9 @@ fn within_closest(rule: &ObjectRule, array: &[Value], mut path: String) -> Optio
     Some(mismatch)
 }
 
-fn field_of<'e>(element: &'e Value, key: &str) -> Node<'e> {
+fn field_of<'e>(element: &'e Json, key: &str) -> Node<'e> {
     match element {
-        Value::Object(map) => Fields::Map(map).get(key),
+        Json::Object(map) => Fields::Map(map).get(key),
         _ => Node::Absent,
     }
 }

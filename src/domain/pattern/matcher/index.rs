@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Found, position};
-use crate::domain::pattern::Pattern;
 use crate::domain::pattern::eval::{Node, ObjectRule, Rule};
 use crate::domain::pattern::leaf::{Leaf, Scalar};
 use crate::domain::pattern::number::Num;
+use crate::domain::pattern::{Budget, Pattern};
 
 mod choose;
 mod walk;
@@ -107,8 +107,10 @@ impl Index {
     }
 
     /// Adds what the event's values release.
-    pub(super) fn find(&self, event: Node<'_>, found: &mut Found) {
-        Walk::over(self, event).release(found);
+    pub(super) fn find(&self, event: Node<'_>, budget: &Budget, found: &mut Found) {
+        if budget.spend(self.members.len() + 1) {
+            Walk::over(self, event, budget).release(found);
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{compiled, event};
+use super::{ample, compiled, event};
 
 /// Whether `data.x` with this value (none: absent) meets the leaf.
 fn leaf_meets(leaf: &Value, value: Option<Value>) -> bool {
     let pattern = compiled(&json!({"data": {"x": leaf}}));
     let data = value.map_or(json!({}), |value| json!({"x": value}));
     let event = event("t", &data);
-    let meets = pattern.matches(&event);
+    let meets = pattern.matches(&event, &ample());
     assert_eq!(
         pattern.explain(&event).is_none(),
         meets,

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
 use super::super::{Matcher, Pattern, Selection, TypeGlob};
-use super::{compiled, event};
+use super::{ample, compiled, event};
 
 fn meets(pattern: &Value, event: &Value) -> bool {
     object_meets(pattern, Some(event))
@@ -322,9 +322,9 @@ proptest! {
         let expected = meets(&pattern, &as_json(kind, &data));
         let compiled = compiled(&pattern);
         let event = event(kind, &data);
-        prop_assert_eq!(compiled.matches(&event), expected);
+        prop_assert_eq!(compiled.matches(&event, &ample()), expected);
         prop_assert_eq!(compiled.explain(&event).is_none(), expected);
-        match (compiled.select_alerts(&event), naive_selection(&pattern, kind, &data)) {
+        match (compiled.select_alerts(&event, &ample()), naive_selection(&pattern, kind, &data)) {
             (Selection::All, Some(alone)) => prop_assert_eq!(alone.len(), data["alerts"].as_array().expect("alerts").len()),
             (Selection::Some(positions), Some(alone)) => prop_assert_eq!(positions, alone),
             (selection, None) => prop_assert_eq!(selection.is_empty(), !expected),
@@ -343,7 +343,7 @@ proptest! {
             (at as u32, &*globs[*types], pattern.as_ref().map(|pattern| Arc::new(compiled(pattern))))
         });
         let mut out = Vec::new();
-        Matcher::build(entries).matching(&event(kind, &data), &mut out);
+        Matcher::build(entries).matching(&event(kind, &data), &ample(), &mut out);
         let expected: Vec<u32> = (patterns.iter().enumerate())
             .filter(|(_, (_, types))| globs[*types].iter().any(|glob| glob.matches(kind)))
             .filter(|(_, (pattern, _))| pattern.as_ref().is_none_or(|pattern| meets(pattern, &as_json(kind, &data))))
@@ -356,6 +356,6 @@ proptest! {
     fn an_absent_field_is_met_by_nothing_else(leaf in prop::collection::vec(alternative(), 1..3)) {
         let pattern = json!({"data": {"x": leaf}});
         let expected = leaf.contains(&json!({"exists": false}));
-        prop_assert_eq!(Pattern::compile(&pattern).expect("valid").matches(&event("t", &json!({}))), expected);
+        prop_assert_eq!(Pattern::compile(&pattern).expect("valid").matches(&event("t", &json!({})), &ample()), expected);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Found, Index, Member, PathNode};
+use crate::domain::pattern::Budget;
 use crate::domain::pattern::eval::{Elements, Node};
 
 /// A node with more children than this looks the event's few fields up among them, instead of them in the event.
@@ -11,6 +12,7 @@ const CHILDREN_ASKED_MAX: usize = 16;
 /// What an event has along the paths of an index.
 pub(super) struct Walk<'i, 'e> {
     index: &'i Index,
+    budget: &'i Budget,
     /// For each path of the index, one more than its position in `places`; 0 where the event has nothing.
     place_at: Vec<u32>,
     places: Vec<Place<'e>>,
@@ -36,9 +38,10 @@ struct Arrival<'e> {
 }
 
 impl<'i, 'e> Walk<'i, 'e> {
-    pub(super) fn over(index: &'i Index, event: Node<'e>) -> Walk<'i, 'e> {
+    pub(super) fn over(index: &'i Index, event: Node<'e>, budget: &'i Budget) -> Walk<'i, 'e> {
         let mut walk = Walk {
             index,
+            budget,
             place_at: vec![0; index.places],
             places: Vec::new(),
             verdicts: vec![None; index.conditions.len()],
@@ -103,7 +106,12 @@ impl<'i, 'e> Walk<'i, 'e> {
         let leaf = &self.index.conditions[condition as usize].leaf;
         nodes
             .iter()
-            .any(|node| matches!(node, Node::Scalar(value) if leaf.accepts(*value)))
+            .filter_map(|node| match node {
+                Node::Scalar(value) => Some(*value),
+                _ => None,
+            })
+            .take_while(|value| self.budget.spend(leaf.cost(*value)))
+            .any(|value| leaf.accepts(value))
     }
 
     fn place(&self, place: u32) -> Option<&Place<'e>> {
@@ -112,7 +120,7 @@ impl<'i, 'e> Walk<'i, 'e> {
     }
 
     fn visit(&mut self, node: &'i PathNode, here: Arrival<'e>, crosses_array: bool) {
-        if here.nodes.is_empty() {
+        if here.nodes.is_empty() || !self.budget.spend(here.nodes.len()) {
             return;
         }
         for place in &here.nodes {
@@ -142,6 +150,9 @@ impl<'i, 'e> Walk<'i, 'e> {
 
     fn visit_children(&mut self, node: &'i PathNode, here: &[Node<'e>], crosses_array: bool) {
         for (key, child) in &node.children {
+            if !self.budget.spend(here.len()) {
+                return;
+            }
             let mut there = Arrival::default();
             for place in here {
                 if let Node::Object(fields) = place {
