@@ -52,8 +52,10 @@ Work with a running Carillon:
   attempts       What was sent, and what came back
   deliveries     Send what was sent once more
   dead-letters   What was given up; send it again, or discard it
+  explain        Which subscriptions want an event, and why not the others
   quarantine     What was not understood; have it taken again
   secrets        Encrypt the signing secrets under another key
+  tokens         Make tokens for a tenant
 
 Build a receiver:
   listen         Receive webhooks, check their signatures, print them

@@ -186,8 +186,9 @@ fn ordinary_filters_and_events_stay_far_below() {
     };
     let filters: Vec<Value> = (0..1_000).map(filter).collect();
     let alert = |n: usize| {
+        let kind = ["phishing", "typo"][n % 2];
         json!({
-            "alert": {"kind": if n % 2 == 0 { "phishing" } else { "typo" }, "score": n % 100},
+            "alert": {"kind": kind, "score": n % 100},
             "result": {"host": format!("host-{n}.shop.test"), "login": true},
         })
     };
