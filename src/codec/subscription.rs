@@ -203,6 +203,17 @@ fn known_fields(
     Ok(())
 }
 
+/// A value as a fault names it: longer text only by its kind, as it may be a secret that was
+/// written in the wrong place.
+fn named(value: &Value) -> String {
+    const CHARS_MAX: usize = 20;
+    match value {
+        Value::String(text) if text.chars().count() > CHARS_MAX => kind_of(value).to_owned(),
+        Value::Array(_) | Value::Object(_) => kind_of(value).to_owned(),
+        short => short.to_string(),
+    }
+}
+
 fn wrong(field: &str, expected: &str, found: &Value) -> FieldFault {
     FieldFault::new(
         field,
@@ -237,7 +248,7 @@ fn one_of<T>(
     value
         .as_str()
         .and_then(find)
-        .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {value}")))
+        .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {}", named(value))))
 }
 
 fn description(value: &Value) -> Result<String, FieldFault> {
@@ -320,7 +331,10 @@ fn timeout(value: &Value) -> Result<Duration, FieldFault> {
     match value.as_u64() {
         Some(ms @ 100..=60_000) => Ok(Duration::from_millis(ms)),
         _ => {
-            let problem = format!("must be an integer from 100 to 60000, found {value}");
+            let problem = format!(
+                "must be an integer from 100 to 60000, found {}",
+                named(value)
+            );
             Err(FieldFault::new("timeout_ms", problem))
         }
     }

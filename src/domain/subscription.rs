@@ -4,6 +4,7 @@
 //! [`CustomHeaders`] override nothing that Carillon sets. The JSON form and its
 //! defaults are in `codec::subscription`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -267,9 +268,17 @@ impl RateLimit {
     }
 }
 
-/// Headers that a subscription sends along, names in lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Headers that a subscription sends along, names in lower case. Its `Debug` shows the names: a value may be a token.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct CustomHeaders(Vec<(String, String)>);
+
+impl fmt::Debug for CustomHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
 
 impl CustomHeaders {
     /// Checks names and values.

@@ -101,12 +101,9 @@ impl Setup {
             }
         })
         .await;
-        let api = Api {
-            base: format!("http://{}", carillon.api_addr()),
-            ops: format!("http://{}", carillon.ops_addr()),
-            client: reqwest::Client::new(),
-            token: None,
-        };
+        let base = format!("http://{}", carillon.api_addr());
+        let ops = format!("http://{}", carillon.ops_addr());
+        let api = Api::at(&base, &ops, None);
         Dispatcher {
             carillon,
             api,
@@ -226,6 +223,16 @@ pub struct Api {
 }
 
 impl Api {
+    /// That of a process, with what is sent along.
+    pub fn at(base: &str, ops: &str, token: Option<String>) -> Self {
+        Self {
+            base: base.to_owned(),
+            ops: ops.to_owned(),
+            client: reqwest::Client::new(),
+            token,
+        }
+    }
+
     /// Where it is, for other clients.
     pub fn base(&self) -> &str {
         &self.base
