@@ -286,6 +286,7 @@ fn event_types(value: &Value) -> Result<Vec<TypeGlob>, FieldFault> {
 }
 
 fn filter(value: &Value) -> Result<Filter, FieldFault> {
+    object("filter", value)?;
     let pattern = Pattern::compile(value).map_err(|error| {
         let field = match error.path.as_str() {
             "" => "filter".to_owned(),

@@ -24,12 +24,12 @@ use super::secrets::ring;
 use crate::backend::Place;
 
 /// Events that are published at least, and at once.
-const EVENTS_MIN: usize = 1500;
+const EVENTS_MIN: usize = 1000;
 const BATCH: usize = 20;
 /// How many may be on their way.
 const AHEAD_MAX: usize = 100;
 /// Events between two rotations.
-const BETWEEN: usize = 60;
+const BETWEEN: usize = 40;
 /// What was taken in hand before a secret was shown may be signed so much later without it: in
 /// one process while it is being sent, in others until they know.
 const EFFECTIVE_MS: i64 = if Place::IS_SHARED { 1_000 } else { 50 };
@@ -296,7 +296,7 @@ async fn secrets_and_keys_change_under_load_and_every_request_verifies() {
         // Within each other's overlaps, longer and shorter ones.
         let (within, one_by_one) = (["3s", "4s", "2s"], ["1500ms", "1s"]);
         let mut rotations = 0;
-        for names in ["ba", "b", "cb", "c"] {
+        for names in ["ba", "b"] {
             rotations += rotate(&carillon.api, &made, &customers, &within).await;
             carillon = with_keys(carillon, names, &api).await;
             more_arrive(&customers[0]).await;

@@ -138,7 +138,13 @@ impl Search {
 
     /// What is in `piece`.
     pub fn found(&self, piece: &[u8]) -> Found {
-        let mut found = Found::new();
+        let places = self.places(piece).into_iter();
+        places.map(|(name, form, _)| (name, form)).collect()
+    }
+
+    /// The same, with where it begins.
+    pub fn places(&self, piece: &[u8]) -> Vec<(String, &'static str, usize)> {
+        let mut found = Vec::new();
         for (at, begin) in piece.windows(2).enumerate() {
             if !self.begins[begin_of(begin)] {
                 continue;
@@ -146,7 +152,7 @@ impl Search {
             for size in [DENSE, SPARSE] {
                 let window = piece.get(at..at + size);
                 if let Some((n, form)) = window.and_then(|window| self.windows.get(window)) {
-                    found.insert((self.names[*n].clone(), form));
+                    found.push((self.names[*n].clone(), *form, at));
                 }
             }
         }

@@ -28,6 +28,7 @@ impl Store {
     /// What must be found in it, as the search is to be trusted.
     pub const CONTROLS: &[(&str, &str)] = &[
         ("store", Canaries::HEADER),
+        ("files of Redis", Canaries::HEADER),
         ("store", Canaries::EVENT),
         ("store, unpacked", Canaries::DATA),
         ("store, unpacked", Canaries::HEADER),
@@ -96,7 +97,7 @@ impl Store {
     /// What Redis holds, the files of both, and the notices.
     pub async fn pieces(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        let (_client, mut notices) = self.notices.take().unwrap();
+        let (_, notices) = self.notices.as_mut().unwrap();
         while let Ok(Some(notice)) = tokio::time::timeout(QUIET, notices.next()).await {
             pieces.push(Piece::new("notices", notice.unwrap().data));
         }
@@ -115,7 +116,7 @@ impl Store {
         }
         self.redis.cli(&["save"]).await;
         let folder = self.redis.folder().await;
-        pieces.extend(files_below(Path::new(&folder), "store"));
+        pieces.extend(files_below(Path::new(&folder), "files of Redis"));
         let folder = self.broker.folder().await;
         pieces.extend(files_below(Path::new(&folder), "broker"));
         pieces
