@@ -341,7 +341,7 @@ async fn secrets_and_keys_change_under_load_and_every_request_verifies() {
         "{rotations} rotations, {published} events, {requests} requests; with one secret alone \
          {verified} times verified and {refused} times rightly not"
     );
-    assert!(verified > requests && refused > 0);
+    assert!(verified > requests / 2 && refused > requests / 2);
     // Nothing is left under an older key: all is read with the last one alone.
     let listed = carillon.api.items("/v1/subscriptions").await;
     assert_eq!(listed.len(), made.len());

@@ -211,6 +211,11 @@ impl Run {
         assert!(ended.success(), "{ended}");
     }
 
+    /// What the process logged that was started last.
+    pub fn last_log(&self) -> String {
+        std::fs::read_to_string(self.logs.last().unwrap()).unwrap()
+    }
+
     fn command(&self) -> Command {
         let mut command = process::command(self.folder.path(), &self.variables);
         command.env("RUST_LOG", "trace");

@@ -372,13 +372,30 @@ async fn change_keys(run: &mut Run) {
     run.command_line(&["secrets", "rotate"]).await;
     publish(run, "third").await;
     run.stop().await;
-    // A key is not there: what needs it fails, and says so.
-    run.set_keys(&[&first]);
-    run.start().await;
-    let listed = run.ask(run.api.request(Method::GET, ALL)).await;
-    listed.refused(503, "key_missing");
-    run.stop().await;
+    without_the_key(run, &first).await;
     run.set_keys(&[&second]);
     run.start().await;
     publish(run, "fourth").await;
+}
+
+/// The key is not there: what needs it fails and says so, and the log tells of it once.
+async fn without_the_key(run: &mut Run, another: &str) {
+    run.set_keys(&[another]);
+    run.start().await;
+    for n in 0..5 {
+        let id = format!("{}-waits-{n}", run.canary_text(Canaries::EVENT));
+        let event = typed_event(&id, "demo.happened", &json!({}));
+        run.tell(Method::POST, "/v1/events", &event)
+            .await
+            .expect(202);
+        let listed = run.ask(run.api.request(Method::GET, ALL)).await;
+        listed.refused(503, "key_missing");
+    }
+    poll_until("events that met the missing key", async || {
+        let series = "carillon_cache_requests_total{result=\"error\"}";
+        (run.api.metric(series).await >= 3.0).then_some(())
+    })
+    .await;
+    run.stop().await;
+    assert_eq!(run.last_log().matches("a key is missing").count(), 1);
 }
