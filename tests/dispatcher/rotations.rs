@@ -187,7 +187,7 @@ async fn publish(api: &Mutex<Api>, customer: &Customer, done: &AtomicBool) -> us
 
 fn numbered(n: usize) -> Value {
     let id = format!("e{n}");
-    let kind = if n % OF_PAIR == 0 {
+    let kind = if n.is_multiple_of(OF_PAIR) {
         "demo.for.all"
     } else {
         "demo.for.some"
