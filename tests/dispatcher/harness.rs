@@ -94,13 +94,7 @@ impl Setup {
     /// for when it stopped goes on in this process.
     pub async fn start(mut self) -> Dispatcher {
         self.place.prepare(&mut self.config).await;
-        let carillon = poll_until("the file is free", async || {
-            match Carillon::start(&self.config).await {
-                Err(error) if is_in_use(&error) => None,
-                started => Some(started.unwrap()),
-            }
-        })
-        .await;
+        let carillon = started(&self.config).await;
         let base = format!("http://{}", carillon.api_addr());
         let ops = format!("http://{}", carillon.ops_addr());
         let api = Api::at(&base, &ops, None);
@@ -110,6 +104,18 @@ impl Setup {
             setup: self,
         }
     }
+}
+
+/// Starts one as soon as the file is free. A program that another test starts just now holds what
+/// this process has open, for the moment until it is itself.
+pub async fn started(config: &Config) -> Carillon {
+    poll_until("the file is free", async || {
+        match Carillon::start(config).await {
+            Err(error) if is_in_use(&error) => None,
+            started => Some(started.unwrap()),
+        }
+    })
+    .await
 }
 
 fn is_in_use(error: &anyhow::Error) -> bool {
