@@ -6,6 +6,7 @@
 pub mod events;
 pub mod log;
 pub mod metrics;
+mod seldom;
 
 use std::sync::Arc;
 

@@ -7,6 +7,10 @@
 mod dispatcher;
 #[path = "dispatcher/on_a_file.rs"]
 mod on_a_file;
+#[path = "support/process.rs"]
+mod process;
+#[path = "dispatcher/leaks/store_file.rs"]
+mod store;
 
 mod backend {
     //! Where a dispatcher keeps everything.
@@ -32,6 +36,9 @@ mod backend {
 
         /// In how many looks, one after the other, there has to be nothing left.
         pub const SETTLED_LOOKS: u32 = 1;
+
+        /// Whether several dispatchers may share it.
+        pub const IS_SHARED: bool = false;
 
         /// Says in `config` where it is.
         pub async fn prepare(&mut self, _config: &mut Config) {}

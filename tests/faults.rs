@@ -7,6 +7,8 @@
 // A test that cannot go on is to end, in what it shares with others too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/services.rs"]
 mod services;
 

@@ -8,8 +8,12 @@
 mod dispatcher;
 #[path = "dispatcher/on_a_broker.rs"]
 mod on_a_broker;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/services.rs"]
 mod services;
+#[path = "dispatcher/leaks/store_servers.rs"]
+mod store;
 
 mod backend {
     //! Where a dispatcher keeps everything.
@@ -43,6 +47,9 @@ mod backend {
         /// In how many looks, one after the other, there has to be nothing left: a message on
         /// its way from RabbitMQ is counted by nobody.
         pub const SETTLED_LOOKS: u32 = 4;
+
+        /// Whether several dispatchers may share it.
+        pub const IS_SHARED: bool = true;
 
         /// Puts parcels where a dispatcher that does not run will find them.
         pub async fn put(&self, config: &Config, parcels: Vec<Parcel>) {

@@ -292,6 +292,7 @@ fn enter_wal(conn: &Connection) -> rusqlite::Result<()> {
         // written several times since the last is written back once.
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = OFF;
+         PRAGMA secure_delete = FAST;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -32768;
          PRAGMA wal_autocheckpoint = 16384;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::event::{EventFault, FaultReason};
 use crate::domain::subscription::FieldFault;
 use crate::ports::StoreError;
+use crate::telemetry;
 
 /// An error as it is answered.
 #[derive(Debug)]
@@ -99,6 +100,12 @@ impl From<StoreError> for Problem {
             StoreError::Lost(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "store_lost", why)
+            }
+            StoreError::KeyMissing { ref key, .. } => {
+                let key = key.clone();
+                telemetry::events::key_missing(&key, &error);
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "key_missing", error.to_string()).with("key", key)
             }
             StoreError::Conflict => {
                 let detail =

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::Api;
 use super::auth::Caller;
@@ -400,9 +401,9 @@ fn new_id(api: &Api) -> SubscriptionId {
 }
 
 fn new_secret(api: &Api) -> Secret {
-    let mut bytes = [0; 32];
-    api.ports.chance.fill(&mut bytes);
-    Secret::new(bytes)
+    let mut bytes = Zeroizing::new([0; 32]);
+    api.ports.chance.fill(&mut *bytes);
+    Secret::new(*bytes)
 }
 
 fn no_such() -> Problem {

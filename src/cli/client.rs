@@ -57,7 +57,8 @@ impl ApiClient {
     pub fn new(globals: &Globals) -> Result<Self, CliError> {
         let wrong = |problem: &str| {
             let example = "expected something like http://127.0.0.1:8080";
-            CliError::Usage(format!("--api {}: {problem}; {example}", globals.api))
+            let shown = without_user(&globals.api);
+            CliError::Usage(format!("--api {shown}: {problem}; {example}"))
         };
         let base = Url::parse(&globals.api).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") {
@@ -323,6 +324,15 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = cause;
     }
     innermost.to_string()
+}
+
+/// An address as it is repeated to whoever gave it: without user name and password, by mistake
+/// a token perhaps.
+fn without_user(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None => address.to_owned(),
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -24,6 +24,9 @@ To change the key, while everything goes on:
   2. carillon secrets rotate
   3. take the old key away, restart
 
+With several replicas, have all of them know the new key first: put it behind the old one, restart
+every replica, and begin then. Until a replica knows it, it cannot read what others write under it.
+
 Receivers notice nothing: the secrets stay the same. Interrupted, the same command begins again.")]
     Rotate,
 }

@@ -211,6 +211,17 @@ fn known_fields(
     Ok(())
 }
 
+/// A value as a fault names it: longer text only by its kind, as it may be a secret that was
+/// written in the wrong place.
+fn named(value: &Value) -> String {
+    const CHARS_MAX: usize = 20;
+    match value {
+        Value::String(text) if text.chars().count() > CHARS_MAX => kind_of(value).to_owned(),
+        Value::Array(_) | Value::Object(_) => kind_of(value).to_owned(),
+        short => short.to_string(),
+    }
+}
+
 fn wrong(field: &str, expected: &str, found: &Value) -> FieldFault {
     FieldFault::new(
         field,
@@ -245,7 +256,7 @@ fn one_of<T>(
     value
         .as_str()
         .and_then(find)
-        .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {value}")))
+        .ok_or_else(|| FieldFault::new(field, format!("{expected}, found {}", named(value))))
 }
 
 fn description(value: &Value, rules: &SpecRules) -> Result<String, FieldFault> {
@@ -290,6 +301,7 @@ fn event_types(value: &Value) -> Result<Vec<TypeGlob>, FieldFault> {
 }
 
 fn filter(value: &Value, rules: &SpecRules) -> Result<Filter, FieldFault> {
+    object("filter", value)?;
     let compiled = match rules.is_stored {
         true => Pattern::compile_stored(value),
         false => Pattern::compile(value),
@@ -342,7 +354,10 @@ fn timeout(value: &Value) -> Result<Duration, FieldFault> {
     match value.as_u64() {
         Some(ms @ 100..=60_000) => Ok(Duration::from_millis(ms)),
         _ => {
-            let problem = format!("must be an integer from 100 to 60000, found {value}");
+            let problem = format!(
+                "must be an integer from 100 to 60000, found {}",
+                named(value)
+            );
             Err(FieldFault::new("timeout_ms", problem))
         }
     }

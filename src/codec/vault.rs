@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::domain::id::SubscriptionId;
 use crate::domain::keys::{KeyRing, MasterKey};
 use crate::domain::signature::Secret;
-use crate::ports::Chance;
+use crate::ports::{Chance, StoreError};
 
 /// Bytes of a nonce: long enough to be drawn at random.
 const NONCE_BYTES: usize = 24;
@@ -40,6 +40,36 @@ pub(super) enum Kept {
     Sealed { key: String, sealed: String },
     /// As its hexadecimal digits, as there was no key.
     Plain(Zeroizing<String>),
+}
+
+/// Why a record, or the secret in it, cannot be read. Says neither a secret nor a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The secret is encrypted with the key of this id, which is not there.
+    KeyMissing(String),
+    /// A sentence on what is wrong.
+    Damaged(String),
+}
+
+impl Unreadable {
+    /// What a store says of the record of `subscription`.
+    pub fn of(self, subscription: &str) -> StoreError {
+        match self {
+            Self::KeyMissing(key) => StoreError::KeyMissing {
+                subscription: subscription.to_owned(),
+                key,
+            },
+            Self::Damaged(problem) => {
+                StoreError::Damaged(format!("subscription {subscription}: {problem}"))
+            }
+        }
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(problem: String) -> Self {
+        Self::Damaged(problem)
+    }
 }
 
 impl Vault {
@@ -73,21 +103,19 @@ impl Vault {
     /// The secret of `subscription` that was kept.
     ///
     /// # Errors
-    /// A sentence on why it cannot be read: without the secret and without the key.
+    /// [`Unreadable`].
     pub(super) fn open(
         &self,
         kept: &Kept,
         subscription: &SubscriptionId,
-    ) -> Result<Secret, String> {
-        let damaged = || "the secret is damaged".to_owned();
+    ) -> Result<Secret, Unreadable> {
+        let damaged = || Unreadable::Damaged("the secret is damaged".to_owned());
         let (id, sealed) = match kept {
             Kept::Plain(hex) => return Secret::parse(hex).ok_or_else(damaged),
             Kept::Sealed { key, sealed } => (key, sealed),
         };
         let Some(MasterKey { key, .. }) = self.0.keys.find(id) else {
-            return Err(format!(
-                "its secret is encrypted with the key `{id}`, which `secrets.keys` does not have"
-            ));
+            return Err(Unreadable::KeyMissing(id.clone()));
         };
         let bytes = BASE64.decode(sealed).map_err(|_| damaged())?;
         let (nonce, msg) = bytes
@@ -96,10 +124,10 @@ impl Vault {
         let aad = subscription.as_str().as_bytes();
         let opened = cipher(key).decrypt(&XNonce::from(*nonce), Payload { msg, aad });
         let opened = opened.map(Zeroizing::new).map_err(|_| {
-            format!(
+            Unreadable::Damaged(format!(
                 "its secret does not open with the key `{id}`: another key of that name, or the \
                  record of another subscription"
-            )
+            ))
         })?;
         let bytes: [u8; 32] = opened.as_slice().try_into().map_err(|_| damaged())?;
         Ok(Secret::new(bytes))
@@ -163,13 +191,13 @@ pub(super) mod tests {
         );
         let open = |names: &[&str], sub: &str| vault(names).open(&kept, &id(sub));
         assert_eq!(open(&["b", "a"], "sub_1").unwrap().bytes(), secret.bytes());
-        assert!(open(&["a"], "sub_2").unwrap_err().contains("does not open"));
-        assert!(open(&["b"], "sub_1").unwrap_err().contains("`a`"));
-        assert!(
-            open(&["another", "b"], "sub_1")
-                .unwrap_err()
-                .contains("`a`")
-        );
+        let Unreadable::Damaged(problem) = open(&["a"], "sub_2").unwrap_err() else {
+            panic!("the key is there");
+        };
+        assert!(problem.contains("does not open"), "{problem}");
+        let missing = Unreadable::KeyMissing("a".to_owned());
+        assert_eq!(open(&["b"], "sub_1").unwrap_err(), missing);
+        assert_eq!(open(&["another", "b"], "sub_1").unwrap_err(), missing);
     }
 
     #[test]

@@ -69,9 +69,15 @@ impl<T: Item> Kind for Vec<T> {
     }
 }
 
+/// Longest text that a problem repeats: what is longer may be a secret in the wrong place.
+const REPEATED_CHARS_MAX: usize = 20;
+
 /// "must be …, found …", with the value: not for secrets.
 fn wrong<T: Kind>(value: &Value) -> Problem {
     let found = match value {
+        Value::String(text) if text.chars().nth(REPEATED_CHARS_MAX).is_some() => {
+            return wrong_kind::<T>(value);
+        }
         Value::String(text) => shown(text),
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {
             value.to_string()

@@ -83,7 +83,11 @@ impl Secret {
 
     /// The Standard Webhooks form that is shown once.
     pub fn to_whsec(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("whsec_{}", BASE64.encode(*self.0)))
+        // Long enough from the start: what grows leaves a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.push_str("whsec_");
+        BASE64.encode_string(*self.0, &mut text);
+        text
     }
 
     /// The public key of the pair that this seeds: `whpk_<base64>`.

@@ -10,8 +10,6 @@ use std::fmt;
 
 use url::Url;
 
-use super::id::shown;
-
 /// Longest endpoint URL, in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
 
@@ -120,8 +118,8 @@ impl EndpointUrl {
             problem,
         };
         let url = Url::parse(text).map_err(|error| {
-            let found = shown(text);
-            refuse(format!("must be an absolute URL, found {found}: {error}"))
+            // Not what was found: it may hold a password.
+            refuse(format!("must be an absolute URL: {error}"))
         })?;
         let is_http = matches!(url.scheme(), "http" | "https");
         if is_http && url.host_str().is_none_or(str::is_empty) {
@@ -143,7 +141,9 @@ impl EndpointUrl {
 
 impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        // A query may hold a token.
+        let shown = self.as_str().split('?').next();
+        f.write_str(shown.unwrap_or_default())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Parcel, StoreError};
 use crate::telemetry::events::{
     DeadLettered, Deferred, Delivered, RetryScheduled, StoreTrouble, SubscriptionDisabled,
+    key_missing,
 };
 
 /// Carries out what follows the attempt that began at `began`.
@@ -167,7 +168,15 @@ pub async fn until_available<T, F: Future<Output = Result<T, StoreError>>>(
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
     let answer = ask_while(context, action, ask, StoreError::is_outage).await;
-    answer.inspect_err(|error| context.telemetry.emit(StoreTrouble { action, error }))
+    answer.inspect_err(|error| tell(context, action, error))
+}
+
+/// Tells that the store did not do as asked.
+fn tell(context: &Context, action: &'static str, error: &StoreError) {
+    match error {
+        StoreError::KeyMissing { key, .. } => key_missing(key, error),
+        _ => context.telemetry.emit(StoreTrouble { action, error }),
+    }
 }
 
 /// Asks the store until it does as asked.
@@ -190,9 +199,7 @@ async fn ask_while<T, F: Future<Output = Result<T, StoreError>>>(
     ask: impl Fn() -> F,
     is_worth_it: impl FnMut(&StoreError) -> bool,
 ) -> Result<T, StoreError> {
-    let tell = |error: &StoreError, _| {
-        context.telemetry.emit(StoreTrouble { action, error });
-    };
+    let tell = |error: &StoreError, _| tell(context, action, error);
     ask.retry(patience()).when(is_worth_it).notify(tell).await
 }
 

@@ -13,6 +13,19 @@ pub enum StoreError {
     /// It holds something that cannot be read.
     #[error("the store holds a damaged record: {0}")]
     Damaged(String),
+    /// It holds a secret that is encrypted with a key that we do not have. Like damage, it is the
+    /// trouble of whom the record belongs to; it ends with a restart that brings the key.
+    #[error(
+        "the secret of subscription {subscription} is encrypted with the key `{key}`, which \
+         `secrets.keys` does not have: put that key back, behind the others, and restart; if it \
+         is lost, delete the subscription and create it again"
+    )]
+    KeyMissing {
+        /// Whose secret.
+        subscription: String,
+        /// The id of the key.
+        key: String,
+    },
     /// The record was changed in between.
     #[error("the record was changed by someone else in the meantime")]
     Conflict,

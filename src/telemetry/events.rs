@@ -3,10 +3,11 @@
 //! Log lines are for the person on call: one per attempt at `info`, `warn` for what may
 //! need them. None holds a secret, a body or a URL's query.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::seldom::Seldom;
 use super::{Emit, Metrics};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeadReason, Delivery};
@@ -225,6 +226,15 @@ pub struct StoreTrouble<'a> {
 impl Emit for StoreTrouble<'_> {
     fn emit(self, _metrics: &Metrics) {
         warn!(action = self.action, error = %self.error, "store trouble, trying again");
+    }
+}
+
+/// A secret cannot be read for want of the key of the id `key`. Every event and delivery of its
+/// tenant meets that, and every call of the API: one line a minute tells of each key.
+pub fn key_missing(key: &str, error: &dyn std::fmt::Display) {
+    static TOLD: Seldom = Seldom::new();
+    if TOLD.is_time(key, Instant::now()) {
+        error!(key, %error, "a key is missing: the events of those whose secrets need it wait");
     }
 }
 

@@ -1,19 +1,16 @@
 //! `carillon subscriptions apply` and `carillon init`, through the program itself.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::harness::{Api, Dispatcher, TENANT, event};
 use super::hooks::Hooks;
+use super::program::{Ran, run};
 
 const ALL: &str = "/v1/subscriptions";
 const URL: &str = "https://hooks.example.com/in";
-
-/// What came of a run of the program: exit code, standard output, standard error.
-type Ran = (i32, String, String);
 
 /// Runs the program with `input`, beside the dispatcher that it asks.
 async fn carillon(api: &Api, args: &[&str], input: &str) -> Ran {
@@ -21,28 +18,6 @@ async fn carillon(api: &Api, args: &[&str], input: &str) -> Ran {
     command.args(args).args(["--api", api.base()]);
     command.env_remove("CARILLON_TOKEN");
     run(command, input.to_owned()).await
-}
-
-async fn run(mut command: Command, input: String) -> Ran {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let run = move || -> Output {
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // Whoever does not read its input may have ended by now.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        child.wait_with_output().unwrap()
-    };
-    let output = tokio::task::spawn_blocking(run).await.unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
 }
 
 fn json_of(ran: &Ran) -> Value {

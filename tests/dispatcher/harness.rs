@@ -94,25 +94,28 @@ impl Setup {
     /// for when it stopped goes on in this process.
     pub async fn start(mut self) -> Dispatcher {
         self.place.prepare(&mut self.config).await;
-        let carillon = poll_until("the file is free", async || {
-            match Carillon::start(&self.config).await {
-                Err(error) if is_in_use(&error) => None,
-                started => Some(started.unwrap()),
-            }
-        })
-        .await;
-        let api = Api {
-            base: format!("http://{}", carillon.api_addr()),
-            ops: format!("http://{}", carillon.ops_addr()),
-            client: reqwest::Client::new(),
-            token: None,
-        };
+        let carillon = started(&self.config).await;
+        let base = format!("http://{}", carillon.api_addr());
+        let ops = format!("http://{}", carillon.ops_addr());
+        let api = Api::at(&base, &ops, None);
         Dispatcher {
             carillon,
             api,
             setup: self,
         }
     }
+}
+
+/// Starts one as soon as the file is free. A program that another test starts just now holds what
+/// this process has open, for the moment until it is itself.
+pub async fn started(config: &Config) -> Carillon {
+    poll_until("the file is free", async || {
+        match Carillon::start(config).await {
+            Err(error) if is_in_use(&error) => None,
+            started => Some(started.unwrap()),
+        }
+    })
+    .await
 }
 
 fn is_in_use(error: &anyhow::Error) -> bool {
@@ -226,6 +229,16 @@ pub struct Api {
 }
 
 impl Api {
+    /// That of a process, with what is sent along.
+    pub fn at(base: &str, ops: &str, token: Option<String>) -> Self {
+        Self {
+            base: base.to_owned(),
+            ops: ops.to_owned(),
+            client: reqwest::Client::new(),
+            token,
+        }
+    }
+
     /// Where it is, for other clients.
     pub fn base(&self) -> &str {
         &self.base

@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use carillon::app::Carillon;
 use carillon::codec::proto;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::harness::{Api, Dispatcher, event, ms};
+use super::harness::{Api, Dispatcher, event, ms, started};
 use super::hooks::{Hooks, event_ids, slowly};
 
 /// Creates a subscription of another tenant, publishes an event for it, and then has one
@@ -101,7 +100,7 @@ async fn after_its_grace_nothing_goes_on() {
     assert!(!ended);
     // Nothing under way holds the file or settles the event any more.
     let config = setup.config.clone();
-    assert!(Carillon::start(&config).await.unwrap().stop().await);
+    assert!(started(&config).await.stop().await);
     let carillon = setup.start().await;
     assert_eq!(event_ids(&hooks.arrived("all", 2).await), ["e", "e"]);
     carillon.api.settled().await;
@@ -113,7 +112,7 @@ async fn a_stop_lets_go_of_the_file() {
     let mut setup = Dispatcher::start().await.stop().await.0;
     for _ in 0..30 {
         let config = setup.config.clone();
-        assert!(Carillon::start(&config).await.unwrap().stop().await);
+        assert!(started(&config).await.stop().await);
         setup = setup.start().await.stop().await.0;
     }
 }

@@ -20,7 +20,7 @@ use crate::dispatcher::hooks::{Hooks, event_ids, slowly, status};
 use crate::dispatcher::pacing::assert_within;
 
 /// A client of the same RabbitMQ.
-struct Client {
+pub struct Client {
     channel: Channel,
     prefix: String,
     _connection: Connection,
@@ -30,6 +30,11 @@ impl Client {
     async fn of(carillon: &Dispatcher) -> Self {
         let broker = &carillon.config().broker;
         let url = broker.url.as_ref().unwrap().expose().next().unwrap();
+        Self::at(url, &broker.prefix).await
+    }
+
+    /// One of the RabbitMQ at `url`, where names have this prefix.
+    pub async fn at(url: &str, prefix: &str) -> Self {
         let connected = Connection::connect(url, ConnectionProperties::default()).await;
         let connection = connected.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -37,7 +42,7 @@ impl Client {
         channel.confirm_select(confirm).await.unwrap();
         Self {
             channel,
-            prefix: broker.prefix.clone(),
+            prefix: prefix.to_owned(),
             _connection: connection,
         }
     }
@@ -60,7 +65,7 @@ impl Client {
     }
 
     /// What comes to an exchange under a key from now on.
-    async fn listen(&self, exchange: &str, key: &str) -> Consumer {
+    pub async fn listen(&self, exchange: &str, key: &str) -> Consumer {
         let exclusive = QueueDeclareOptions::exclusive();
         let none = FieldTable::default;
         let queue = self.channel.queue_declare("".into(), exclusive, none());

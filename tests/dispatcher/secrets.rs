@@ -203,7 +203,7 @@ async fn a_rotation_within_an_overlap_ends_no_secret() {
 }
 
 /// A ring of keys, each named by the letter that it is made of.
-fn ring(names: &str) -> KeyRing {
+pub fn ring(names: &str) -> KeyRing {
     let mut keys = KeyRing::default();
     for name in names.chars() {
         let key = MasterKey {
@@ -264,8 +264,24 @@ async fn keys_are_changed_one_after_the_other() {
     let (mut setup, _) = carillon.stop().await;
     setup.config.secrets.keys = ring("c");
     let carillon = setup.start().await;
-    let read = carillon.api.get(&made.path()).await;
-    assert!((500..600).contains(&read.status), "{read:?}");
+    let api = &carillon.api;
+    for path in [&made.path(), "/v1/subscriptions"] {
+        let problem = api.get(path).await.refused(503, "key_missing");
+        assert_eq!(problem["key"], "b");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("`b`") && detail.contains("secrets.keys"),
+            "{detail}"
+        );
+    }
+    // Others, of another key, go on.
+    let others = json!({ "tenant": "others" });
+    api.subscribe(&hooks.url("others"), others.clone()).await;
+    let mut theirs = event("theirs");
+    theirs["tenant"] = others["tenant"].clone();
+    api.publish(&theirs).await;
+    hooks.arrived("others", 1).await;
+    assert_eq!(api.ops("/readyz").await.0, 200);
     carillon.api.publish(&event("waits")).await;
     let (mut setup, _) = carillon.stop().await;
     assert_eq!(hooks.seen("all").len(), 3);

@@ -1,12 +1,14 @@
 //! `carillon serve`, the real program, and what can be asked of it.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::process::Process;
+pub use crate::process::{Variables, command};
 
 #[path = "../support/until.rs"]
 mod until;
@@ -16,15 +18,10 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 /// How long one answer of the dispatcher may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Environment variables.
-pub type Variables = Vec<(&'static str, String)>;
-
-/// A running `carillon serve`; killed when dropped.
+/// A running `carillon serve`, and a client of it.
 pub struct Dispatcher {
-    child: Child,
+    process: Process,
     client: reqwest::Client,
-    api: String,
-    ops: String,
 }
 
 /// What `/metrics` said.
@@ -61,27 +58,18 @@ impl std::fmt::Display for InFlight {
 impl Dispatcher {
     /// Starts one in `folder`.
     pub fn start(folder: &Path, variables: &Variables) -> Self {
-        let (api, ops) = (free_address(), free_address());
-        let child = command(folder, variables)
-            .arg("serve")
-            .env("CARILLON_HTTP__LISTEN", &api)
-            .env("CARILLON_OPS__LISTEN", &ops)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = command(folder, variables);
+        command.stdout(Stdio::null());
         let client = reqwest::Client::builder().timeout(ANSWER_LIMIT);
         Self {
-            child,
+            process: Process::start(command),
             client: client.build().unwrap(),
-            api: format!("http://{api}"),
-            ops: format!("http://{ops}"),
         }
     }
 
     /// Where its API is.
     pub fn api(&self) -> &str {
-        &self.api
+        self.process.api()
     }
 
     /// Waits until it is ready.
@@ -94,13 +82,20 @@ impl Dispatcher {
 
     /// The status of `/readyz`; `None` when it does not answer.
     pub async fn readiness(&self) -> Option<u16> {
-        let asked = self.client.get(format!("{}/readyz", self.ops)).send().await;
+        let asked = self
+            .client
+            .get(format!("{}/readyz", self.process.ops()))
+            .send()
+            .await;
         Some(asked.ok()?.status().as_u16())
     }
 
     /// What `/metrics` says; `None` when it does not answer.
     pub async fn try_metrics(&self) -> Option<Metrics> {
-        let asked = self.client.get(format!("{}/metrics", self.ops)).send();
+        let asked = self
+            .client
+            .get(format!("{}/metrics", self.process.ops()))
+            .send();
         let text = asked.await.ok()?.text().await.ok()?;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let series = lines.filter_map(|line| {
@@ -117,7 +112,11 @@ impl Dispatcher {
 
     /// A call of its API that has to succeed.
     pub async fn get(&self, path: &str) -> Value {
-        let asked = self.client.get(format!("{}{path}", self.api)).send().await;
+        let asked = self
+            .client
+            .get(format!("{}{path}", self.api()))
+            .send()
+            .await;
         asked
             .unwrap()
             .error_for_status()
@@ -129,7 +128,7 @@ impl Dispatcher {
 
     /// Declares subscriptions, by the API.
     pub async fn declare(&self, subscriptions: &[Value]) -> Value {
-        let url = format!("{}/v1/subscriptions", self.api);
+        let url = format!("{}/v1/subscriptions", self.api());
         let asked = self
             .client
             .put(url)
@@ -144,7 +143,7 @@ impl Dispatcher {
 
     /// The most memory it had, in bytes.
     pub fn peak_bytes(&self) -> usize {
-        let status = format!("/proc/{}/status", self.child.id());
+        let status = format!("/proc/{}/status", self.process.pid());
         let status = std::fs::read_to_string(status).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.unwrap().trim().trim_end_matches("kB").trim();
@@ -152,27 +151,14 @@ impl Dispatcher {
     }
 
     /// SIGKILL, and gone.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(self) {
+        self.process.kill();
     }
 
     /// SIGTERM, and waits for its end.
     pub async fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(told.success());
-        until("the dispatcher to end", async || {
-            self.child.try_wait().unwrap()
-        })
-        .await
-    }
-}
-
-impl Drop for Dispatcher {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.tell_to_end();
+        until("the dispatcher to end", async || self.process.ended()).await
     }
 }
 
@@ -209,24 +195,6 @@ impl Metrics {
         let queued = self.queue("events") + self.queue("deliveries");
         queued + events + deliveries + held + requests == 0
     }
-}
-
-/// The program, with nothing in its environment that was not meant for it.
-pub fn command(folder: &Path, variables: &Variables) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-    let log = std::env::var("CARILLON_TEST_LOG").unwrap_or_else(|_| "error,lapin=off".to_owned());
-    command
-        .current_dir(folder)
-        .env_clear()
-        .envs(std::env::vars().filter(|(name, _)| !name.starts_with("CARILLON_")))
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .env("RUST_LOG", log);
-    command
-}
-
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 /// Looks until there is something to be seen.

@@ -306,7 +306,7 @@ fn decode(id: &str, kept: &[u8], vault: &Vault) -> Result<StoredSubscription, St
     let (Some(version), Some(_scope), Some(record)) = (version, parts.next(), parts.next()) else {
         return Err(damaged("its head cannot be read"));
     };
-    let mut stored = decode_record(record, vault).map_err(|problem| damaged(&problem))?;
+    let mut stored = decode_record(record, vault).map_err(|fault| fault.of(id))?;
     stored.version = version;
     Ok(stored)
 }

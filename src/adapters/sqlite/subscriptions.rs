@@ -201,8 +201,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
 
 /// A damaged record is an error: left out, its owner would be told of nothing.
 fn decode((id, version, record): Raw, vault: &Vault) -> Result<StoredSubscription, StoreError> {
-    let mut stored = decode_record(&record, vault)
-        .map_err(|problem| StoreError::Damaged(format!("subscription {id}: {problem}")))?;
+    let mut stored = decode_record(&record, vault).map_err(|fault| fault.of(&id))?;
     stored.version = version;
     Ok(stored)
 }

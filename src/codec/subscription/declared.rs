@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{SpecRules, Written, known_fields, read, text, wrong};
+use super::{SpecRules, Written, known_fields, named, read, text, wrong};
 use crate::domain::id::SubscriptionId;
 use crate::domain::signature::Secret;
 use crate::domain::subscription::FieldFault;
@@ -36,7 +36,10 @@ pub fn read_declared(
         None | Some(Value::Null) => None,
         Some(value) => {
             let id = SubscriptionId::parse(text("id", value)?);
-            Some(id.map_err(|fault| FieldFault::new("id", fault.to_string()))?)
+            Some(id.map_err(|fault| {
+                let problem = format!("must be {}, found {}", fault.expected, named(value));
+                FieldFault::new("id", problem)
+            })?)
         }
     };
     let written = read(&document, rules)?;

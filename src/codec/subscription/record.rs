@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SpecRules, read, show};
-use crate::codec::vault::{Kept, Vault};
+use crate::codec::vault::{Kept, Unreadable, Vault};
 use crate::domain::id::SubscriptionId;
 use crate::domain::retry::{DELAY_MAX, Exponential};
 use crate::domain::signature::Secrets;
@@ -50,8 +50,8 @@ pub fn encode_record(stored: &StoredSubscription, vault: &Vault) -> Vec<u8> {
 /// Decodes what [`encode_record`] wrote; rules that were tightened since do not apply.
 ///
 /// # Errors
-/// A sentence on what is wrong with the record.
-pub fn decode_record(bytes: &[u8], vault: &Vault) -> Result<StoredSubscription, String> {
+/// [`Unreadable`]: what is wrong with the record.
+pub fn decode_record(bytes: &[u8], vault: &Vault) -> Result<StoredSubscription, Unreadable> {
     let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let lenient = SpecRules {
         is_stored: true,
@@ -74,7 +74,7 @@ pub fn decode_record(bytes: &[u8], vault: &Vault) -> Result<StoredSubscription, 
     let previous = previous.map(|(kept, until)| Ok((open(kept)?, UnixMillis(*until))));
     let secrets = Secrets {
         current: open(&record.secret)?,
-        previous: previous.collect::<Result<_, String>>()?,
+        previous: previous.collect::<Result<_, Unreadable>>()?,
     };
     let subscription = Subscription {
         id,

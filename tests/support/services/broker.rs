@@ -124,6 +124,11 @@ impl Broker {
         }
     }
 
+    /// Where its files are.
+    pub async fn folder(&self) -> String {
+        self.servers.ask(&["dir"]).await
+    }
+
     /// The process of a node that is up.
     pub async fn pid(&self, node: usize) -> u32 {
         let pid = self.servers.tell("pid", node, &[]).await;

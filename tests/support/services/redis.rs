@@ -73,6 +73,11 @@ impl RedisServer {
         self.servers.tell("cli", 1, words).await
     }
 
+    /// Where its files are.
+    pub async fn folder(&self) -> String {
+        self.servers.ask(&["dir"]).await
+    }
+
     /// Its process, when it is up.
     pub async fn pid(&self) -> u32 {
         let pid = self.servers.tell("pid", 1, &[]).await;
