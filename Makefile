@@ -11,6 +11,8 @@ CYCLONEDX_VERSION = 0.5.9
 DENY = target/tools/deny-$(DENY_VERSION)/bin/cargo-deny
 CYCLONEDX = target/tools/cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -25,6 +27,7 @@ test: ## Run every test (starts RabbitMQ and Redis of its own)
 
 lint: ## Formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --lib --bins -- -D warnings
 	$(CARGO) clippy --locked --all-targets -- -D warnings $(IN_TESTS)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
@@ -56,6 +59,19 @@ bench-lanes: ## How well endpoints and tenants are kept apart, embedded and on R
 	$(CARGO) bench --locked --bench lanes -- --backend embedded
 	$(CARGO) bench --locked --bench lanes -- --backend production
 
+# A minute of each target is a first look; ten minutes are a run.
+SECONDS_EACH ?= 60
+fuzz: ## Fuzz what strangers send, SECONDS_EACH=60 for each target (nightly Rust and cargo-fuzz)
+	@RUSTUP_AUTO_INSTALL=0 $(CARGO) +nightly fuzz --version > /dev/null 2>&1 || { echo "fuzzing needs: \
+	rustup toolchain install nightly --profile minimal && cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		echo "== $$target"; \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS_EACH) -timeout=10 -rss_limit_mb=1024 -dict=fuzz/words.dict \
+			-print_final_stats=1; \
+	done
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -65,8 +81,9 @@ docs: ## Write docs/configuration.md again from the sources
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes build docs fmt clean
+.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz build docs fmt clean

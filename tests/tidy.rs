@@ -231,7 +231,7 @@ fn the_domain_is_pure() {
 #[test]
 fn every_file_says_what_it_is() {
     let mut broken = Vec::new();
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "fuzz/targets"] {
         for source in sources(folder) {
             if !source.text.starts_with("//!") {
                 broken.push(format!(
@@ -276,7 +276,7 @@ fn nothing_is_left_open() {
         ["#[ig", "nore"].concat(),
     ];
     let mut broken = Vec::new();
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "fuzz/targets"] {
         for source in sources(folder) {
             for mark in marks.iter().chain(&notes) {
                 if source.text.contains(mark.as_str()) {

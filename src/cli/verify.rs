@@ -14,7 +14,7 @@ use super::{CliError, Globals, args, output};
 use crate::domain::signature::{SignatureFault, SignedHeaders, VerificationKey};
 use crate::domain::timestamp::UnixMillis;
 
-mod captured;
+pub mod captured;
 
 use captured::Captured;
 

@@ -46,7 +46,7 @@ impl Action {
 /// Decides what follows from the attempt that ended at `now` as `class`.
 ///
 /// `delivery` is as it was before the attempt: the attempt's number is
-/// `delivery.attempts + 1`. `chance` in `[0, 1)` picks the jitter.
+/// `delivery.next_attempt()`. `chance` in `[0, 1)` picks the jitter.
 pub fn decide(
     policy: &RetryPolicy,
     delivery: &Delivery,
@@ -64,7 +64,7 @@ pub fn decide(
             reason,
             pause_until,
             ..
-        } => match policy.due(delivery.attempts + 1, now, chance) {
+        } => match policy.due(delivery.next_attempt(), now, chance) {
             Some(due) => Action::Retry {
                 due: pause_until.map_or(due, |until| due.no_sooner_than(until)),
                 reason,

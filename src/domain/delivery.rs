@@ -196,20 +196,25 @@ impl Delivery {
         self.series != 0
     }
 
+    /// The number of the next attempt, from 1. A damaged message may have said any number before.
+    pub fn next_attempt(&self) -> u32 {
+        self.attempts.saturating_add(1)
+    }
+
     /// The same delivery after one more attempt, begun at `began`.
     #[must_use]
     pub fn attempted(mut self, began: UnixMillis, last: LastAttempt) -> Self {
-        self.attempts += 1;
-        self.hops += 1;
+        self.attempts = self.next_attempt();
         self.first_attempt_at.get_or_insert(began);
         self.last = Some(last);
-        self
+        self.moved()
     }
 
     /// The same delivery, moved without an attempt: deferred, or given up.
     #[must_use]
     pub fn moved(mut self) -> Self {
-        self.hops += 1;
+        // Round rather than full: each move must differ from the one before.
+        self.hops = self.hops.wrapping_add(1);
         self
     }
 
@@ -217,8 +222,36 @@ impl Delivery {
     #[must_use]
     pub fn redriven(mut self) -> Self {
         self.attempts = 0;
-        self.redrives += 1;
-        self.hops += 1;
-        self
+        self.redrives = self.redrives.saturating_add(1);
+        self.moved()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::outcome::Failure;
+
+    #[test]
+    fn what_came_damaged_can_be_moved_on() {
+        let facts = EventFacts {
+            id: EventId::parse("evt_1").unwrap(),
+            kind: EventType::parse("a.b").unwrap(),
+            tenant: TenantId::parse("acme").unwrap(),
+            taken_at: UnixMillis(5),
+            traceparent: None,
+        };
+        let subscription = SubscriptionId::parse("sub_1").unwrap();
+        let mut last = Delivery::new(Arc::new(facts), subscription, Bytes::new(), false);
+        (last.attempts, last.redrives, last.hops) = (u32::MAX, u32::MAX, u32::MAX);
+        let failed = LastAttempt {
+            status: None,
+            reason: Failure::Timeout.reason(),
+        };
+        let attempted = last.clone().attempted(UnixMillis(7), failed);
+        assert_eq!(attempted.attempts, u32::MAX);
+        assert_ne!(attempted.wait_key(), last.wait_key());
+        assert_ne!(last.clone().moved().wait_key(), last.wait_key());
+        assert_eq!(last.redriven().redrives, u32::MAX);
     }
 }

@@ -89,6 +89,8 @@ impl EndpointUrl {
     pub fn parse(text: &str, needs_https: Option<&str>) -> Result<Self, UrlRefusal> {
         check_text(text)?;
         let url = Self::parse_stored(text)?.0;
+        // As it is shown, to be written again: `ü` has become `%C3%BC`.
+        check_length(url.as_str())?;
         check_scheme(url.scheme(), needs_https)?;
         let refuse = |rule, problem: String| Err(UrlRefusal { rule, problem });
         if authority(text).contains('@') {
@@ -149,12 +151,8 @@ impl fmt::Debug for EndpointUrl {
 
 /// What the parser would overlook.
 fn check_text(text: &str) -> Result<(), UrlRefusal> {
+    check_length(text)?;
     let refuse = |rule, problem: String| Err(UrlRefusal { rule, problem });
-    if text.len() > URL_BYTES_MAX {
-        let found = text.len();
-        let problem = format!("must be at most {URL_BYTES_MAX} bytes, found {found}");
-        return refuse(UrlRule::Url, problem);
-    }
     if text.contains('\\') || text.contains(char::is_control) || text.trim_matches(' ') != text {
         let problem = "must not have a backslash, a control character, or a space around it";
         return refuse(UrlRule::Characters, problem.to_owned());
@@ -168,6 +166,17 @@ fn check_text(text: &str) -> Result<(), UrlRefusal> {
         return refuse(UrlRule::Slashes, problem.to_owned());
     }
     Ok(())
+}
+
+fn check_length(text: &str) -> Result<(), UrlRefusal> {
+    let found = text.len();
+    if found <= URL_BYTES_MAX {
+        return Ok(());
+    }
+    Err(UrlRefusal {
+        rule: UrlRule::Url,
+        problem: format!("must be at most {URL_BYTES_MAX} bytes, found {found}"),
+    })
 }
 
 fn check_scheme(scheme: &str, needs_https: Option<&str>) -> Result<(), UrlRefusal> {
@@ -204,6 +213,20 @@ mod tests {
             let refusal = EndpointUrl::parse(text, None).unwrap_err();
             assert!(refusal.problem.contains(part), "{text}: {refusal}");
         }
+    }
+
+    #[test]
+    fn an_accepted_url_can_be_written_again_as_it_is_shown() {
+        // Shown as three times as long.
+        let longest = |letters: usize| format!("https://example.com/{}", "ü".repeat(letters));
+        let shown = EndpointUrl::parse(&longest(338), None).unwrap();
+        assert_eq!(shown.as_str().len(), URL_BYTES_MAX);
+        assert_eq!(
+            EndpointUrl::parse(shown.as_str(), None).as_ref(),
+            Ok(&shown)
+        );
+        let refusal = EndpointUrl::parse(&longest(339), None).unwrap_err();
+        assert!(refusal.problem.contains("2054"), "{refusal}");
     }
 
     #[test]

@@ -17,6 +17,10 @@ impl UnixMillis {
     ///
     /// Returns `None` for anything else.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        // The parser takes any byte between date and time; section 5.6 a `T` or, say, a space.
+        if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
+            return None;
+        }
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(at.unix_timestamp_nanos() / 1_000_000)
             .ok()
@@ -84,8 +88,22 @@ mod tests {
             "2026-03-01 12:30",
             "1772368200",
             "2026-02-30T00:00:00Z",
+            "2026-03-01x12:30:00Z",
+            "2026-03-01\n12:30:00Z",
         ] {
             assert_eq!(UnixMillis::parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn date_and_time_may_be_separated_as_rfc_3339_says() {
+        for good in [
+            "2026-03-01T12:30:00Z",
+            "2026-03-01t12:30:00z",
+            "2026-03-01 12:30:00Z",
+        ] {
+            let at = UnixMillis::parse_rfc3339(good);
+            assert_eq!(at, Some(UnixMillis(1_772_368_200_000)), "{good}");
         }
     }
 

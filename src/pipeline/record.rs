@@ -37,7 +37,7 @@ pub fn record(
     let detail = detail(&sent, reason);
     let attempt = Arc::new(Attempt {
         delivery: delivery.id.clone(),
-        number: delivery.attempts + 1,
+        number: delivery.next_attempt(),
         redrives: delivery.redrives,
         subscription: delivery.subscription.clone(),
         shared: delivery.shared,
