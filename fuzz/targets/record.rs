@@ -65,7 +65,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn decode(record: &[u8]) -> Result<StoredSubscription, String> {
-    decode_record(record, &VAULT)
+    decode_record(record, &VAULT).map_err(|why| format!("{why:?}"))
 }
 
 fn subscription(record: &[u8]) {

@@ -273,8 +273,7 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
-fn limited(limited: Limited) -> Problem {
-    let Limited { what, after } = limited;
+fn limited(Limited { what, after }: Limited) -> Problem {
     let detail = format!("{what}: try again in {} s", after.as_secs());
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(after)
 }

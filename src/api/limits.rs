@@ -11,12 +11,12 @@ use moka::sync::Cache;
 
 use crate::domain::id::TenantId;
 
-/// Wrong tokens that an address may send within [`WRONG_WINDOW`].
+/// Wrong tokens that an address may send within a minute.
 pub const WRONG_TOKENS_MAX: u32 = 120;
 /// How long wrong tokens count, from the first one on.
 const WRONG_WINDOW: Duration = Duration::from_secs(60);
 /// Requests that a tenant may send at once, and how many more each second.
-pub const TENANT_BURST: u32 = 500;
+const TENANT_BURST: u32 = 500;
 const TENANT_PER_SECOND: u32 = 100;
 /// Addresses and tenants that are remembered; beyond, those not seen for longest begin anew.
 const REMEMBERED_MAX: u64 = 10_000;
@@ -126,7 +126,8 @@ fn network(peer: IpAddr) -> IpAddr {
 
 /// Rounded up, and at least one: less would be too early.
 fn whole_seconds(wait: Duration) -> Duration {
-    Duration::from_secs(wait.as_secs_f64().ceil().max(1.0) as u64)
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    Duration::from_secs((wait.as_secs() + begun).max(1))
 }
 
 #[cfg(test)]

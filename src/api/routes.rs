@@ -33,108 +33,33 @@ pub struct Route {
 }
 
 /// Everything that can be asked.
+#[rustfmt::skip] // One line each.
 pub fn table() -> Vec<Route> {
     use Access::{Admin, Tenants};
     let at = Route::new;
-    let (get_, post_) = (Method::GET, Method::POST);
+    let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![
         at(&post_, "/v1/events", Tenants, post(events::publish)).of_many(),
-        at(
-            &get_,
-            "/v1/subscriptions",
-            Tenants,
-            get(subscriptions::list),
-        ),
-        at(
-            &post_,
-            "/v1/subscriptions",
-            Tenants,
-            post(subscriptions::create),
-        ),
-        at(
-            &Method::PUT,
-            "/v1/subscriptions",
-            Admin,
-            put(subscriptions::declare),
-        )
-        .of_many(),
-        at(
-            &get_,
-            "/v1/subscriptions/{id}",
-            Tenants,
-            get(subscriptions::show),
-        ),
-        at(
-            &Method::PUT,
-            "/v1/subscriptions/{id}",
-            Tenants,
-            put(subscriptions::declare_one),
-        ),
-        at(
-            &Method::PATCH,
-            "/v1/subscriptions/{id}",
-            Tenants,
-            patch(subscriptions::change),
-        ),
-        at(
-            &Method::DELETE,
-            "/v1/subscriptions/{id}",
-            Tenants,
-            delete(subscriptions::delete),
-        ),
-        at(
-            &post_,
-            "/v1/subscriptions/{id}/test",
-            Tenants,
-            post(subscriptions::test),
-        ),
-        at(
-            &post_,
-            "/v1/subscriptions/{id}/rotate-secret",
-            Tenants,
-            post(subscriptions::rotate_secret),
-        ),
+        at(&get_, "/v1/subscriptions", Tenants, get(subscriptions::list)),
+        at(&post_, "/v1/subscriptions", Tenants, post(subscriptions::create)),
+        at(&put_, "/v1/subscriptions", Admin, put(subscriptions::declare)).of_many(),
+        at(&get_, "/v1/subscriptions/{id}", Tenants, get(subscriptions::show)),
+        at(&put_, "/v1/subscriptions/{id}", Tenants, put(subscriptions::declare_one)),
+        at(&Method::PATCH, "/v1/subscriptions/{id}", Tenants, patch(subscriptions::change)),
+        at(&delete_, "/v1/subscriptions/{id}", Tenants, delete(subscriptions::delete)),
+        at(&post_, "/v1/subscriptions/{id}/test", Tenants, post(subscriptions::test)),
+        at(&post_, "/v1/subscriptions/{id}/rotate-secret", Tenants, post(subscriptions::rotate_secret)),
         at(&post_, "/v1/explain", Tenants, post(explain::run)),
         at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
-        at(
-            &post_,
-            "/v1/deliveries/{id}/redeliver",
-            Tenants,
-            post(deliveries::redeliver),
-        ),
+        at(&post_, "/v1/deliveries/{id}/redeliver", Tenants, post(deliveries::redeliver)),
         at(&get_, "/v1/dead-letters", Tenants, get(dead_letters::list)),
-        at(
-            &post_,
-            "/v1/dead-letters/redrive",
-            Tenants,
-            post(dead_letters::redrive),
-        ),
-        at(
-            &Method::DELETE,
-            "/v1/dead-letters/{id}",
-            Tenants,
-            delete(dead_letters::discard),
-        ),
+        at(&post_, "/v1/dead-letters/redrive", Tenants, post(dead_letters::redrive)),
+        at(&delete_, "/v1/dead-letters/{id}", Tenants, delete(dead_letters::discard)),
         at(&get_, "/v1/quarantine", Admin, get(quarantine::list)),
-        at(
-            &post_,
-            "/v1/quarantine/requeue",
-            Admin,
-            post(quarantine::requeue_all),
-        ),
-        at(
-            &post_,
-            "/v1/quarantine/{id}/requeue",
-            Admin,
-            post(quarantine::requeue),
-        ),
+        at(&post_, "/v1/quarantine/requeue", Admin, post(quarantine::requeue_all)),
+        at(&post_, "/v1/quarantine/{id}/requeue", Admin, post(quarantine::requeue)),
         at(&post_, "/v1/secrets/rotate", Admin, post(secrets::rotate)),
-        at(
-            &post_,
-            "/v1/tenants/{tenant}/tokens",
-            Admin,
-            post(tokens::create),
-        ),
+        at(&post_, "/v1/tenants/{tenant}/tokens", Admin, post(tokens::create)),
     ]
 }
 

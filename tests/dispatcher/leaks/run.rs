@@ -165,6 +165,12 @@ impl Run {
         self.left.needles.extend(Needle::of_secret(&name, &secret));
     }
 
+    /// A tenant's token: what makes it one is behind the dot.
+    pub fn knows_tenant_token(&mut self, token: &str) {
+        let tag = token.rsplit_once('.').unwrap().1;
+        self.left.needles.push(Needle::new("tenant token", tag));
+    }
+
     /// With which keys it starts.
     pub fn set_keys(&mut self, keys: &[&str]) {
         const NAME: &str = "CARILLON_SECRETS__KEYS";

@@ -17,6 +17,7 @@ const SEED: [u8; 32] = *b"\x91\x02\xfe\x33\x14\xd5\xa6\x77\x08\xb9\xca\x1b\x6c\x
 pub async fn all(run: &mut Run) {
     subscribe(run).await;
     publish(run, "first").await;
+    as_tenant(run).await;
     rotate(run).await;
     publish(run, "second").await;
     send_again(run).await;
@@ -93,6 +94,40 @@ pub async fn publish(run: &mut Run, name: &str) {
         .await
         .expect(202);
     run.api.settled().await;
+}
+
+/// A tenant's token is made and used, rightly and wrongly.
+async fn as_tenant(run: &mut Run) {
+    let path = format!("/v1/tenants/{TENANT}/tokens");
+    let made = run.api.post(&path, &json!({})).await.expect(201);
+    let token = made["token"].as_str().unwrap().to_owned();
+    run.knows_tenant_token(&token);
+    let misplaced = json!({ "tenant": token, "url": token, "filter": [token], "x": token });
+    let broken = format!("{token}x");
+    for (method, path, given, document) in [
+        (Method::GET, ALL.to_owned(), &token, Value::Null),
+        (
+            Method::GET,
+            "/v1/quarantine".to_owned(),
+            &token,
+            Value::Null,
+        ),
+        (Method::GET, ALL.to_owned(), &broken, Value::Null),
+        (
+            Method::GET,
+            format!("{ALL}?token={token}"),
+            &token,
+            Value::Null,
+        ),
+        (Method::GET, format!("{ALL}/{token}"), &token, Value::Null),
+        (Method::POST, ALL.to_owned(), &token, misplaced.clone()),
+        (Method::POST, "/v1/events".to_owned(), &token, misplaced),
+    ] {
+        let mut as_given = run.api.clone();
+        as_given.token = Some(given.clone());
+        let request = as_given.request(method, &path);
+        run.ask(request.json(&document)).await;
+    }
 }
 
 /// Rotations and changes of kind, and the Test action.
