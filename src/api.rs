@@ -6,6 +6,7 @@
 
 pub mod attempts;
 pub mod auth;
+pub mod conditional;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod events;

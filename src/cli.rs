@@ -50,7 +50,7 @@ Work with a running Carillon:
   publish        Publish events from a file or standard input
   subscriptions  Who wants which events, and where they go
   attempts       What was sent, and what came back
-  deliveries     Send what was sent once more
+  deliveries     What became of what was sent; send it once more
   dead-letters   What was given up; send it again, or discard it
   explain        Which subscriptions want an event, and why not the others
   quarantine     What was not understood; have it taken again
@@ -136,7 +136,7 @@ pub enum Command {
     Subscriptions(subscriptions::Args),
     /// What was sent, and what came back
     Attempts(attempts::Args),
-    /// Send what was sent once more
+    /// What became of what was sent; send it once more
     Deliveries(deliveries::Args),
     /// Which subscriptions want an event, and which rule of the others says no
     Explain(explain::Args),

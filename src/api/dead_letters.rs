@@ -32,6 +32,7 @@ pub async fn list(
         owner: caller.owner(),
         tenant: query.tenant()?,
         subscription: query.subscription()?,
+        delivery: None,
         reason: query.parsed("reason", REASONS, DeadReason::from_code)?,
         since: query.time("since")?,
         until: None,
@@ -126,7 +127,8 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
     Ok((query, dry_run))
 }
 
-fn show(letter: &DeadLetter) -> Value {
+/// One as the API shows it.
+pub fn show(letter: &DeadLetter) -> Value {
     let delivery = &letter.delivery;
     json!({
         "id": delivery.id.as_str(),

@@ -1,19 +1,108 @@
-//! `/v1/deliveries/{id}`: what was sent, sent again.
+//! `/v1/deliveries/{id}`: what became of a delivery; what was sent, sent again.
 
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, attempts, dead_letters};
 use super::auth::Caller;
 use super::extract::{DeliveryPath, Document};
 use super::problem::Problem;
-use crate::domain::attempt::Attempt;
-use crate::domain::delivery::DeadReason;
+use crate::domain::attempt::{Attempt, NextAction};
+use crate::domain::delivery::{DeadLetter, DeadReason};
+use crate::domain::id::DeliveryId;
 use crate::domain::redelivery::{NotRepeatable, redelivery};
 use crate::domain::retry::Due;
-use crate::ports::{AttemptQuery, Parcel};
+use crate::ports::{AttemptQuery, DeadLetterQuery, Parcel};
+
+/// Most attempts that are shown with a delivery, the newest.
+const ATTEMPTS_SHOWN: usize = 100;
+/// It will be attempted again.
+const WAITING: &str = "waiting";
+
+/// What became of a delivery, with its attempts, newest first.
+///
+/// # Errors
+/// [`Problem`]: 404 when neither an attempt of it is recorded (any more) nor is it a dead letter.
+pub async fn show(
+    State(api): State<Api>,
+    caller: Caller,
+    DeliveryPath(id): DeliveryPath,
+) -> Result<Json<Value>, Problem> {
+    let wanted = AttemptQuery {
+        owner: caller.owner(),
+        delivery: Some(id.clone()),
+        limit: ATTEMPTS_SHOWN,
+        ..AttemptQuery::default()
+    };
+    let attempts = api.ports.audit.attempts(&wanted).await?;
+    let newest = attempts.first().map(|(_, attempt)| attempt);
+    // To look for one costs a broker a walk through its queue; what arrived is none.
+    let letter = match newest {
+        Some(attempt) if attempt.reason.is_none() || attempt.test => None,
+        _ => dead_letter(&api, &caller, &id).await?,
+    };
+    let mut document = match (newest, &letter) {
+        (Some(attempt), _) => json!({
+            "id": id.as_str(),
+            "subscription_id": attempt.subscription.as_str(),
+            "tenant": attempt.tenant.as_str(),
+            "event_id": attempt.event.as_str(),
+            "event_type": attempt.kind.as_str(),
+        }),
+        (None, Some(letter)) => json!({
+            "id": id.as_str(),
+            "subscription_id": letter.delivery.subscription.as_str(),
+            "tenant": letter.delivery.event.tenant.as_str(),
+            "event_id": letter.delivery.event.id.as_str(),
+            "event_type": letter.delivery.event.kind.as_str(),
+        }),
+        (None, None) => {
+            return Err(Problem::not_found(
+                "no attempt of such a delivery is recorded, and no dead letter is",
+            ));
+        }
+    };
+    let state = state_of(newest, letter.is_some());
+    let next_at = newest.and_then(|attempt| attempt.next_at);
+    document["state"] = json!(state);
+    document["next_at"] = json!(next_at.filter(|_| state == WAITING).map(|at| at.to_string()));
+    document["dead_letter"] = json!(letter.as_ref().map(dead_letters::show));
+    let shown = attempts.iter().map(|(position, attempt)| attempts::show(*position, attempt));
+    document["attempts"] = shown.collect();
+    Ok(Json(document))
+}
+
+async fn dead_letter(
+    api: &Api,
+    caller: &Caller,
+    id: &DeliveryId,
+) -> Result<Option<DeadLetter>, Problem> {
+    let wanted = DeadLetterQuery {
+        owner: caller.owner(),
+        delivery: Some(id.clone()),
+        limit: 1,
+        ..DeadLetterQuery::default()
+    };
+    let found = api.ports.dead_letters.list(&wanted).await?;
+    Ok(found.into_iter().next())
+}
+
+/// In one word, by its newest attempt and whether it is a dead letter now.
+fn state_of(newest: Option<&Attempt>, is_dead: bool) -> &'static str {
+    match newest {
+        _ if is_dead => "dead_lettered",
+        Some(attempt) if attempt.reason.is_none() => "delivered",
+        Some(attempt) if attempt.test => "failed",
+        Some(attempt) => match attempt.next_action {
+            NextAction::Retry => WAITING,
+            // It was given up, and is no dead letter any more.
+            NextAction::DeadLetter | NextAction::None => "redriven_or_discarded",
+        },
+        None => "unknown",
+    }
+}
 
 /// Sends a delivery again of which an attempt is recorded: the same `webhook-id` and body, a
 /// fresh series of attempts, due now. It waits its turn at its endpoint like any other.

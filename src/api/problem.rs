@@ -81,6 +81,12 @@ impl Problem {
         Self::new(status, "invalid_parameter", detail).with("field", name)
     }
 
+    /// 400 for a header of the request.
+    pub fn header(name: &http::HeaderName, expected: &str) -> Self {
+        let detail = format!("the header `{name}` must be {expected}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail).with("field", name.as_str())
+    }
+
     /// 500; what happened is in the log.
     pub fn internal() -> Self {
         let detail = "something went wrong inside; the log says what";

@@ -51,6 +51,7 @@ pub fn table() -> Vec<Route> {
         at(&post_, "/v1/subscriptions/{id}/rotate-secret", Tenants, post(subscriptions::rotate_secret)),
         at(&post_, "/v1/explain", Tenants, post(explain::run)),
         at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
+        at(&get_, "/v1/deliveries/{id}", Tenants, get(deliveries::show)),
         at(&post_, "/v1/deliveries/{id}/redeliver", Tenants, post(deliveries::redeliver)),
         at(&get_, "/v1/dead-letters", Tenants, get(dead_letters::list)),
         at(&post_, "/v1/dead-letters/redrive", Tenants, post(dead_letters::redrive)),

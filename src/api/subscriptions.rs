@@ -2,6 +2,7 @@
 //! declare.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::Api;
 use super::auth::Caller;
+use super::conditional::{Conditions, IdempotencyKey, etag};
 use super::extract::{Document, Query, SubscriptionPath};
 use super::problem::Problem;
 use crate::codec::attempt::outcome_code;
@@ -26,16 +28,20 @@ mod declare;
 
 pub use declare::{declare, declare_one};
 
+/// How long a repeated creation is answered as the first was, its secret included.
+const REPLAYED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How often a change is tried again when another one was faster.
 const CONFLICT_TRIES: usize = 5;
 
-/// Creates one; answers it with its secret, shown this once.
+/// Creates one; answers it with its secret, shown this once. Asked again with the same
+/// `Idempotency-Key`, it answers the same, for a day.
 ///
 /// # Errors
 /// [`Problem`].
 pub async fn create(
     State(api): State<Api>,
     caller: Caller,
+    key: IdempotencyKey,
     Document(document): Document,
 ) -> Result<Response, Problem> {
     let Written {
@@ -45,8 +51,12 @@ pub async fn create(
     } = read(&document, &api.rules)?;
     caller.check(&tenant)?;
     let now = api.ports.clock.now();
+    let id = match &key.0 {
+        Some(key) => SubscriptionId::of_key(tenant.as_str(), key),
+        None => new_id(&api),
+    };
     let subscription = Subscription {
-        id: new_id(&api),
+        id,
         tenant,
         spec,
         disabled_reason: disabled_reason(enabled, None),
@@ -58,9 +68,34 @@ pub async fn create(
         secrets: Secrets::only(new_secret(&api)),
         version: 1,
     };
-    api.ports.subscriptions.put(stored.clone(), None).await?;
+    let stored = match api.ports.subscriptions.put(stored.clone(), None).await {
+        Err(StoreError::Conflict) if key.0.is_some() => made_before(&api, &caller, stored).await?,
+        put => put.map(|()| stored)?,
+    };
     let document = warned(&api, &stored, shown_with_secret(&stored));
-    Ok(created(&stored.subscription.id, document))
+    Ok(answered(StatusCode::CREATED, &stored, document))
+}
+
+/// What was made under the same key before, if it is what is asked for now.
+async fn made_before(
+    api: &Api,
+    caller: &Caller,
+    asked: StoredSubscription,
+) -> Result<StoredSubscription, Problem> {
+    let there = find(api, caller, &asked.subscription.id).await?;
+    let Subscription { created_at, .. } = *there.subscription;
+    let (id, status) = (&there.subscription.id, StatusCode::CONFLICT);
+    if there.version > 1 || asked.subscription.created_at.since(created_at) > REPLAYED_FOR {
+        let detail = format!("this idempotency key made {id}, which is older than a day or was changed");
+        return Err(Problem::new(status, "idempotency_key_used", detail).with("id", id.as_str()));
+    }
+    let mut same = (*asked.subscription).clone();
+    (same.created_at, same.updated_at) = (created_at, there.subscription.updated_at);
+    if show_json(&same, &there.secrets) != show_json(&there.subscription, &there.secrets) {
+        let detail = format!("this idempotency key made {id} from another document: take another key");
+        return Err(Problem::new(status, "idempotency_key_reused", detail).with("id", id.as_str()));
+    }
+    Ok(there)
 }
 
 /// A page of them, by id.
@@ -102,8 +137,9 @@ pub async fn show(
     State(api): State<Api>,
     caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
-) -> Result<Json<Value>, Problem> {
-    Ok(Json(shown(&find(&api, &caller, &id).await?)))
+) -> Result<Response, Problem> {
+    let stored = find(&api, &caller, &id).await?;
+    Ok(answered(StatusCode::OK, &stored, shown(&stored)))
 }
 
 /// Changes one by a JSON merge patch (RFC 7396).
@@ -114,16 +150,21 @@ pub async fn change(
     State(api): State<Api>,
     caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
+    conditions: Conditions,
     Document(patch): Document,
-) -> Result<Json<Value>, Problem> {
-    let (changed, rotated) =
-        update(&api, &caller, &id, |stored| patched(&api, stored, &patch)).await?;
+) -> Result<Response, Problem> {
+    let change = |stored: &_| {
+        conditions.check(Some(stored))?;
+        patched(&api, stored, &patch)
+    };
+    let (changed, rotated) = update(&api, &caller, &id, change).await?;
     // Another way of signing needs another secret, which is shown this once.
     let document = match rotated {
         true => shown_with_secret(&changed),
         false => shown(&changed),
     };
-    Ok(Json(warned(&api, &changed, document)))
+    let document = warned(&api, &changed, document);
+    Ok(answered(StatusCode::OK, &changed, document))
 }
 
 /// Deletes one; its waiting deliveries are dead-lettered when they are due.
@@ -134,11 +175,12 @@ pub async fn delete(
     State(api): State<Api>,
     caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
+    conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
     // Its tenant never changes, so it is still the caller's when it is deleted. The admin can
     // delete what cannot be read.
-    if caller != Caller::Admin {
-        find(&api, &caller, &id).await?;
+    if caller != Caller::Admin || conditions.are_any() {
+        conditions.check(Some(&find(&api, &caller, &id).await?))?;
     }
     if api.ports.subscriptions.delete(&id).await? {
         Ok(StatusCode::NO_CONTENT)
@@ -189,7 +231,7 @@ pub async fn rotate_secret(
     }
     let expected = "must be a duration such as \"24h\", at most 30 days";
     let overlap = match document.get("overlap") {
-        None => std::time::Duration::from_secs(24 * 3600),
+        None => Duration::from_secs(24 * 3600),
         Some(value) => value
             .as_str()
             .and_then(|text| duration::parse(text).ok())
@@ -360,11 +402,16 @@ fn disabled_reason(enabled: bool, old: Option<DisabledReason>) -> Option<Disable
     }
 }
 
-/// 201, with where it is.
-fn created(id: &SubscriptionId, document: Value) -> Response {
-    let location = format!("/v1/subscriptions/{id}");
-    let headers = [(header::LOCATION, location)];
-    (StatusCode::CREATED, headers, Json(document)).into_response()
+/// A subscription with its tag and, when it is new, with where it is.
+fn answered(status: StatusCode, stored: &StoredSubscription, document: Value) -> Response {
+    let mut response = (status, Json(document)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag(stored));
+    if status == StatusCode::CREATED {
+        let location = format!("/v1/subscriptions/{}", stored.subscription.id);
+        headers.extend(location.parse().ok().map(|at| (header::LOCATION, at)));
+    }
+    response
 }
 
 fn shown(stored: &StoredSubscription) -> Value {

@@ -105,7 +105,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
     Ok(())
 }
 
-fn print_table(look: Look, items: &[Value], now: UnixMillis) -> Result<(), CliError> {
+/// One line for each attempt.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print_table(look: Look, items: &[Value], now: UnixMillis) -> Result<(), CliError> {
     let header = [
         "TIME",
         "OUTCOME",

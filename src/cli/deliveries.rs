@@ -1,13 +1,14 @@
-//! `carillon deliveries`: what was sent, sent again.
+//! `carillon deliveries`: what became of what was sent; sent again.
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::client::{ApiClient, Repeat};
 use super::each::each;
-use super::{CliError, Globals};
+use super::output::{Look, text_of, time_of};
+use super::{CliError, Globals, args, attempts, output};
 
-/// Send what was sent once more
+/// What became of a delivery; send it once more
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// What to do.
@@ -18,6 +19,11 @@ pub struct Args {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
+    /// Show one: its state, and what each attempt led to
+    Show {
+        /// The delivery (msg_…): the `webhook-id` of its requests
+        id: String,
+    },
     /// Send deliveries again: the same webhook-id and body, attempts from the first on
     ///
     /// Any delivery of which an attempt is recorded, whether it was delivered or not. A dead
@@ -46,7 +52,10 @@ pub struct RedeliverArgs {
 /// When the API cannot be asked; [`CliError::Reported`] when it says no to one.
 pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
     let client = ApiClient::new(globals)?;
-    let Action::Redeliver(RedeliverArgs { ids }) = args.action;
+    let ids = match args.action {
+        Action::Show { id } => return show(&client, &id, globals.json).await,
+        Action::Redeliver(RedeliverArgs { ids }) => ids,
+    };
     // Never repeated: it would be sent twice.
     let redeliver = async |id: &str| {
         let path = ["deliveries", id, "redeliver"];
@@ -57,6 +66,30 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
         1 => "1 delivery is sent again".to_owned(),
         count => format!("{count} deliveries are sent again"),
     })
+}
+
+async fn show(client: &ApiClient, id: &str, as_json: bool) -> Result<(), CliError> {
+    let told = client.get(&["deliveries", id], &[]).await?;
+    if as_json {
+        return output::json(&told);
+    }
+    let (look, now) = (Look::detect(), args::now());
+    let state = match told["state"].as_str().unwrap_or_default() {
+        "waiting" => format!("waiting, due {}", time_of(&told, "next_at", now)),
+        "dead_lettered" => {
+            let letter = &told["dead_letter"];
+            let (why, when) = (text_of(letter, "reason"), time_of(letter, "dead_at", now));
+            format!("given up ({why}) {when}")
+        }
+        other => other.replace('_', " "),
+    };
+    let mut pairs = vec![("delivery", id.to_owned()), ("state", state)];
+    for name in ["event_id", "event_type", "tenant", "subscription_id"] {
+        pairs.push((name, text_of(&told, name)));
+    }
+    output::fields(look, &pairs)?;
+    let items = told["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    attempts::print_table(look, items, now)
 }
 
 #[cfg(test)]

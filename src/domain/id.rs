@@ -108,6 +108,12 @@ impl SubscriptionId {
         let at = now.0.to_be_bytes();
         Self(format!("sub_{}{}", hex::encode(&at[2..]), hex::encode(random)).into())
     }
+
+    /// The id of the one that is made in `scope` under an idempotency key: always the same.
+    pub fn of_key(scope: &str, key: &str) -> Self {
+        let digest = digest_of("carillon.idempotency.v1", &[scope, key]);
+        Self(format!("sub_{}", hex::encode(&digest[..16])).into())
+    }
 }
 
 impl DeliveryId {

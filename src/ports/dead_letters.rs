@@ -64,6 +64,8 @@ pub struct DeadLetterQuery {
     pub tenant: Option<TenantId>,
     /// For this subscription.
     pub subscription: Option<SubscriptionId>,
+    /// Of this delivery.
+    pub delivery: Option<DeliveryId>,
     /// Given up for this reason.
     pub reason: Option<DeadReason>,
     /// Given up at this time or later.

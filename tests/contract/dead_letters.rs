@@ -86,6 +86,20 @@ pub async fn every_filter_filters<H: Harness>() {
         (gone(), vec![1, 3]),
         (
             DeadLetterQuery {
+                delivery: Some(delivery_to("bell", 2, 1).id),
+                ..all()
+            },
+            vec![2],
+        ),
+        (
+            DeadLetterQuery {
+                delivery: Some(delivery_to("bell", 2, 1).id),
+                ..acme()
+            },
+            vec![],
+        ),
+        (
+            DeadLetterQuery {
                 since: since(200),
                 ..all()
             },

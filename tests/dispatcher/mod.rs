@@ -5,7 +5,9 @@ pub mod harness;
 pub mod hooks;
 
 mod apply;
+mod conditional;
 mod declare;
+mod deliveries;
 mod delivery;
 mod explain;
 mod formats;

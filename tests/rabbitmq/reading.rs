@@ -14,6 +14,7 @@ use crate::harness::{
 
 const ALL: DeadLetterQuery = DeadLetterQuery {
     owner: None,
+    delivery: None,
     tenant: None,
     subscription: None,
     reason: None,

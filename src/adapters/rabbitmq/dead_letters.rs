@@ -180,6 +180,7 @@ fn matches(query: &DeadLetterQuery, letter: &DeadLetter) -> bool {
     owner.is_none_or(|owner| delivery.is_of(owner))
         && tenant.is_none_or(|tenant| *tenant == delivery.event.tenant)
         && subscription.is_none_or(|id| *id == delivery.subscription)
+        && query.delivery.as_ref().is_none_or(|id| *id == delivery.id)
         && query.reason.is_none_or(|reason| reason == letter.reason)
         && query.since.is_none_or(|since| letter.dead_at >= since)
         && query.until.is_none_or(|until| letter.dead_at < until)

@@ -206,7 +206,10 @@ fn redrive_some(
 /// Where the rows that match are, by the index that leaves the least to look through.
 fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
     let mut conditions = Conditions::default();
-    let index = if query.subscription.is_some() {
+    let index = if query.delivery.is_some() {
+        // The one that makes ids unique.
+        "sqlite_autoindex_dead_letters_1"
+    } else if query.subscription.is_some() {
         "dead_letters_subscription"
     } else if query.owner.is_some() || query.tenant.is_some() {
         "dead_letters_tenant"
@@ -215,6 +218,9 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
     };
     if let Some(id) = &query.subscription {
         conditions.add("subscription_id = ?", id.as_str().to_owned());
+    }
+    if let Some(id) = &query.delivery {
+        conditions.add("id = ?", id.as_str().to_owned());
     }
     if let Some(owner) = &query.owner {
         conditions.add("tenant = ?", owner.as_str().to_owned());

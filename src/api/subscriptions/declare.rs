@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use futures_util::future::try_join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::super::auth::Caller;
+use super::super::conditional::Conditions;
 use super::super::extract::{Document, Json as AnyJson, SubscriptionPath};
 use super::super::problem::Problem;
 use super::super::{Api, DECLARED_MAX};
 use super::{
-    CONFLICT_TRIES, created, disabled_reason, new_id, new_secret, no_such, show_json, shown,
+    CONFLICT_TRIES, answered, disabled_reason, new_id, new_secret, no_such, show_json, shown,
     shown_with_secret, warned,
 };
 use crate::codec::subscription::declared::{Declared, read_declared};
@@ -93,6 +94,7 @@ pub async fn declare_one(
     State(api): State<Api>,
     caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
+    conditions: Conditions,
     Document(document): Document,
 ) -> Result<Response, Problem> {
     let declared = read_declared(document, &api.rules)?;
@@ -107,6 +109,7 @@ pub async fn declare_one(
         if caller != Caller::Admin && !there.as_ref().is_some_and(is_seen) {
             return Err(no_such());
         }
+        conditions.check(there.as_ref())?;
         let change = change_of(&api, &declared, &id, there.as_ref())?;
         let expected = there.map(|stored| stored.version);
         if change.effect != Effect::Unchanged {
@@ -121,10 +124,11 @@ pub async fn declare_one(
             false => shown(&change.stored),
         };
         let document = warned(&api, &change.stored, document);
-        return Ok(match change.effect {
-            Effect::Created => created(&id, document),
-            Effect::Updated | Effect::Unchanged => (StatusCode::OK, Json(document)).into_response(),
-        });
+        let status = match change.effect {
+            Effect::Created => StatusCode::CREATED,
+            Effect::Updated | Effect::Unchanged => StatusCode::OK,
+        };
+        return Ok(answered(status, &change.stored, document));
     }
     Err(StoreError::Conflict.into())
 }
@@ -265,10 +269,14 @@ fn change_of(
     if effect == Effect::Updated {
         subscription.updated_at = now;
     }
+    let before = there.map_or(0, |stored| stored.version);
     let stored = StoredSubscription {
         subscription: Arc::new(subscription),
         secrets,
-        version: there.map_or(1, |stored| stored.version + 1),
+        version: match effect {
+            Effect::Unchanged => before,
+            Effect::Created | Effect::Updated => before + 1,
+        },
     };
     Ok(Change {
         effect,
