@@ -317,7 +317,10 @@ impl Pipeline {
 /// an endpoint's window is also the most that it may see again after a crash, and a store
 /// that does not take what follows stops what is sent.
 async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
-    let Work { delivery, ticket } = work;
+    let Work {
+        mut delivery,
+        ticket,
+    } = work;
     let load = || current_endpoint(context, &delivery);
     let endpoint = match settle::until_available(context, "load subscription", load).await {
         Ok(Ok(endpoint)) => endpoint,
@@ -325,6 +328,8 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
         // Damaged: it comes again after a while.
         Err(_) => return drop(ticket),
     };
+    // The endpoint says whose it is: the id may have been another's when the delivery was made.
+    delivery = delivery.within(&endpoint.subscription.tenant);
     let timeout = endpoint.subscription.spec.timeout;
     let sent = send::send(context, &endpoint, &delivery, timeout).await;
     let now = context.ports.clock.now();

@@ -66,7 +66,7 @@ fn explains_and_selects_as_it_matches(
     data: &Map<String, Value>,
 ) {
     let matches = pattern.matches(event, &ample());
-    assert_eq!(pattern.explain(event).is_none(), matches);
+    assert_eq!(pattern.explain(event, &ample()).is_none(), matches);
     let selection = pattern.select_alerts(event, &ample());
     let alerts = data.get("alerts").and_then(Value::as_array);
     let Some(alerts) = alerts.filter(|_| event.kind == ALERTS_EVENT_TYPE) else {

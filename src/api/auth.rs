@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::Api;
-use super::limits::{Limited, TenantRates, WrongTokens};
+use super::limits::{Limited, TenantRates, UnderWay, WrongTokens};
 use super::problem::Problem;
 use crate::codec::tenant_token::{self, TenantToken, TokenKey};
 use crate::domain::id::TenantId;
@@ -119,8 +119,10 @@ pub async fn authenticate(
         headers: request.headers(),
         peer: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip()),
     };
-    match api.gate.admit(&knock, access, api.ports.clock.now()) {
-        Ok(caller) => {
+    let admitted = api.gate.admit(&knock, access, api.ports.clock.now());
+    let taken = admitted.and_then(|caller| Ok((api.gate.take(&caller)?, caller)));
+    match taken {
+        Ok((_under_way, caller)) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -148,14 +150,13 @@ impl Gate {
     fn admit(&self, knock: &Knock<'_>, access: Access, now: UnixMillis) -> Result<Caller, Problem> {
         let caller = match (&self.admin, bearer(knock.headers)) {
             (_, Some(token)) if token.starts_with(tenant_token::PREFIX) => {
-                let tenant = self.tenant(token, now)?;
-                self.rates.take(&tenant).map_err(limited)?;
-                Caller::Tenant(tenant)
+                Caller::Tenant(self.tenant(token, now)?)
             }
             (Some(admin), Some(token)) => {
-                self.wrong.check(knock.peer).map_err(limited)?;
+                // The right one passes always: behind a proxy all have one address, and nobody may
+                // lock out the others.
                 if !admin.is(token) {
-                    self.wrong.add(knock.peer);
+                    self.wrong.take(knock.peer).map_err(limited)?;
                     return Err(unauthorized("the token is not valid"));
                 }
                 Caller::Admin
@@ -174,6 +175,14 @@ impl Gate {
                 "this is for the admin token alone, and the token is a tenant's".to_owned(),
             )),
             _ => Ok(caller),
+        }
+    }
+
+    /// Takes a request of the caller, under way as long as what is returned is held.
+    fn take(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
+        match caller {
+            Caller::Admin => Ok(None),
+            Caller::Tenant(tenant) => self.rates.take(tenant).map(Some).map_err(limited),
         }
     }
 
@@ -207,7 +216,12 @@ impl AdminToken {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(one), None) = (given.next(), given.next()) else {
+        // Of two, nobody knows which one is meant.
+        return None;
+    };
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -235,11 +249,13 @@ fn check_origin(knock: &Knock<'_>) -> Result<(), Problem> {
             "the request is for the host {host}, which is not loopback"
         ));
     }
-    if knock.method.is_safe() {
+    if knock.method.is_safe() && !knock.uri.path().starts_with("/v1/") {
         return Ok(());
     }
     if let Some(origin) = text(ORIGIN)
-        && origin.split_once("://").map(|(_, authority)| authority) != host
+        && origin
+            .split_once("://")
+            .is_none_or(|(_, authority)| Some(authority) != host)
     {
         return refuse(format!("the request was made by a page of {origin}"));
     }

@@ -136,7 +136,7 @@ pub async fn redeliver(
     api.ports.chance.fill(&mut random);
     let now = api.ports.clock.now();
     let delivery = redelivery(attempt, now, u64::from_be_bytes(random)).map_err(refused)?;
-    check_subscription(&api, attempt).await?;
+    check_subscription(&api, &caller, attempt).await?;
     let due = Due::at(now);
     let parcel = Parcel::Delivery { delivery, due };
     api.ports.outbox.put(vec![parcel]).await?;
@@ -149,9 +149,15 @@ pub async fn redeliver(
 }
 
 /// What nobody would send is refused here, rather than given up a moment later.
-async fn check_subscription(api: &Api, attempt: &Attempt) -> Result<(), Problem> {
+async fn check_subscription(api: &Api, caller: &Caller, attempt: &Attempt) -> Result<(), Problem> {
     let id = &attempt.subscription;
-    let (reason, detail) = match api.ports.subscriptions.get(id).await? {
+    let found = api.ports.subscriptions.get(id).await?;
+    // An id may have been given to somebody else's since.
+    let found = found.filter(|stored| {
+        let scope = &stored.subscription.tenant;
+        caller.sees(scope) && scope.covers(&attempt.tenant)
+    });
+    let (reason, detail) = match found {
         None => (
             DeadReason::SubscriptionDeleted,
             format!("its subscription {id} was deleted: there is nowhere to send it"),

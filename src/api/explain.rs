@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::Api;
 use super::auth::Caller;
@@ -10,14 +11,17 @@ use super::extract::Document;
 use super::problem::Problem;
 use super::subscriptions::page;
 use crate::codec;
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventFault};
 use crate::domain::explain::{Rule, Verdict, explain};
 use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::pattern::Selection;
+use crate::domain::pattern::{Budget, Selection};
 use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
+use crate::ports::StoredSubscription;
 
 /// Most subscriptions that are explained in one answer.
 const EXPLAINED_MAX: usize = 1000;
+/// It takes as long as matching does, so it must not take all processors from that.
+static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
 /// Explains an event to each subscription of its tenant, and of the tenant that is named, a
 /// thousand at a time; `next` goes on. Nothing is sent and nothing kept.
@@ -48,23 +52,44 @@ pub async fn run(
     let event = read(&api, event, tenant.as_ref())?;
     let scope = Scope::One(tenant.unwrap_or_else(|| event.tenant.clone()));
     caller.check(&scope)?;
-    let mut items = Vec::new();
+    let mut asked = Vec::new();
     if caller == Caller::Admin && after.is_none() {
-        let (every, _) = page(&api, Some(&Scope::Every), None, EXPLAINED_MAX).await?;
-        items.extend(
-            every
-                .iter()
-                .map(|stored| shown(&stored.subscription, &event)),
-        );
+        let mut from = None;
+        loop {
+            let (some, next) =
+                page(&api, Some(&Scope::Every), from.as_ref(), EXPLAINED_MAX).await?;
+            asked.extend(some);
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
     }
     let (own, next) = page(&api, Some(&scope), after.as_ref(), EXPLAINED_MAX).await?;
-    items.extend(own.iter().map(|stored| shown(&stored.subscription, &event)));
+    asked.extend(own);
+    let items = explained(&asked, &event).await?;
     let matched = items.iter().filter(|item| item["matches"] == true).count();
     Ok(Json(json!({
         "items": items,
         "matched": matched,
         "next": next.map(|id| id.to_string()),
     })))
+}
+
+/// What each of `asked` says, within the steps that delivering the event to them would have.
+async fn explained(asked: &[StoredSubscription], event: &Event) -> Result<Vec<Value>, Problem> {
+    // The semaphore is never closed.
+    let _turn = ONE_AT_A_TIME.acquire().await.ok();
+    let budget = Budget::of_event(asked.len());
+    let mut items = Vec::with_capacity(asked.len());
+    for stored in asked {
+        items.push(shown(&stored.subscription, event, &budget));
+        if budget.is_spent() {
+            return Err(EventFault::too_costly(asked.len()).into());
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(items)
 }
 
 /// The event; what it needs for being one and nobody asks for here may be left out.
@@ -86,8 +111,8 @@ fn read(
 }
 
 /// What one subscription says, in words for a person beside those for a program.
-fn shown(subscription: &Subscription, event: &Event) -> Value {
-    let verdict = explain(subscription, event);
+fn shown(subscription: &Subscription, event: &Event, budget: &Budget) -> Value {
+    let verdict = explain(subscription, event, budget);
     let mut item = json!({
         "subscription_id": subscription.id.as_str(),
         "tenant": subscription.tenant.as_str(),

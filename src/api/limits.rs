@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::id::TenantId;
 
@@ -18,6 +20,8 @@ const WRONG_WINDOW: Duration = Duration::from_secs(60);
 /// Requests that a tenant may send at once, and how many more each second.
 const TENANT_BURST: u32 = 500;
 const TENANT_PER_SECOND: u32 = 100;
+/// Requests of a tenant that may be under way at once: each holds a connection, and perhaps a body.
+const TENANT_AT_ONCE: usize = 32;
 /// Addresses and tenants that are remembered; beyond, those not seen for longest begin anew.
 const REMEMBERED_MAX: u64 = 10_000;
 /// How long a tenant that asks nothing is remembered: its burst is full again long before.
@@ -32,7 +36,7 @@ pub struct Limited {
     pub after: Duration,
 }
 
-/// Counts wrong admin tokens, so that guessing takes for ever.
+/// Counts wrong admin tokens.
 pub struct WrongTokens(Cache<IpAddr, Arc<Window>>);
 
 struct Window {
@@ -41,35 +45,31 @@ struct Window {
 }
 
 /// What each tenant may ask.
-pub struct TenantRates(Cache<TenantId, Arc<DefaultDirectRateLimiter>>);
+pub struct TenantRates(Cache<TenantId, Arc<Tenant>>);
+
+struct Tenant {
+    rate: DefaultDirectRateLimiter,
+    room: Arc<Semaphore>,
+}
+
+/// A request of a tenant that is under way.
+#[derive(Debug)]
+pub struct UnderWay(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 impl Default for WrongTokens {
     fn default() -> Self {
         let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
+        let cache = cache.eviction_policy(EvictionPolicy::lru());
         Self(cache.time_to_live(WRONG_WINDOW).build())
     }
 }
 
 impl WrongTokens {
-    /// Whether another token of `peer` is looked at.
+    /// `peer` sent a wrong one.
     ///
     /// # Errors
-    /// [`Limited`]
-    pub fn check(&self, peer: IpAddr) -> Result<(), Limited> {
-        match self.0.get(&network(peer)) {
-            Some(window) if window.count.load(Ordering::Relaxed) >= WRONG_TOKENS_MAX => {
-                let left = WRONG_WINDOW.saturating_sub(window.began.elapsed());
-                Err(Limited {
-                    what: "too many wrong tokens came from this address",
-                    after: whole_seconds(left),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// `peer` sent a wrong one.
-    pub fn add(&self, peer: IpAddr) {
+    /// [`Limited`] when those before were too many.
+    pub fn take(&self, peer: IpAddr) -> Result<(), Limited> {
         let begin = || {
             Arc::new(Window {
                 began: Instant::now(),
@@ -77,40 +77,57 @@ impl WrongTokens {
             })
         };
         let window = self.0.get_with(network(peer), begin);
-        if window.count.fetch_add(1, Ordering::Relaxed) + 1 == WRONG_TOKENS_MAX {
-            tracing::warn!(%peer, "too many wrong tokens: no more of this address's are looked at for a while");
+        let before = window.count.fetch_add(1, Ordering::Relaxed);
+        if before < WRONG_TOKENS_MAX {
+            return Ok(());
         }
+        if before == WRONG_TOKENS_MAX {
+            tracing::warn!(%peer, "too many wrong tokens came from this address");
+        }
+        Err(Limited {
+            what: "too many wrong tokens came from this address",
+            after: whole_seconds(WRONG_WINDOW.saturating_sub(window.began.elapsed())),
+        })
     }
 }
 
 impl Default for TenantRates {
     fn default() -> Self {
         let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
+        let cache = cache.eviction_policy(EvictionPolicy::lru());
         Self(cache.time_to_idle(IDLE_FOR).build())
     }
 }
 
 impl TenantRates {
-    /// Takes one request of `tenant`.
+    /// Takes one request of `tenant`, which is under way as long as what is returned is held.
     ///
     /// # Errors
     /// [`Limited`]
-    pub fn take(&self, tenant: &TenantId) -> Result<(), Limited> {
-        let limiter = self
-            .0
-            .get_with_by_ref(tenant, || Arc::new(tenant_limiter()));
-        limiter.check().map_err(|until| Limited {
+    pub fn take(&self, tenant: &TenantId) -> Result<UnderWay, Limited> {
+        let tenant = self.0.get_with_by_ref(tenant, || Arc::new(Tenant::new()));
+        tenant.rate.check().map_err(|until| Limited {
             what: "the tenant's requests come too fast",
             after: whole_seconds(until.wait_time_from(DefaultClock::default().now())),
+        })?;
+        let room = Arc::clone(&tenant.room).try_acquire_owned();
+        room.map(UnderWay).map_err(|_| Limited {
+            what: "too many of the tenant's requests are under way",
+            after: whole_seconds(Duration::ZERO),
         })
     }
 }
 
-fn tenant_limiter() -> DefaultDirectRateLimiter {
-    use std::num::NonZeroU32;
-    let [per_second, burst] =
-        [TENANT_PER_SECOND, TENANT_BURST].map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
-    RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst))
+impl Tenant {
+    fn new() -> Self {
+        use std::num::NonZeroU32;
+        let [per_second, burst] = [TENANT_PER_SECOND, TENANT_BURST]
+            .map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
+        Self {
+            rate: RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)),
+            room: Arc::new(Semaphore::new(TENANT_AT_ONCE)),
+        }
+    }
 }
 
 /// The addresses of one party: of IPv6 a /64 (RFC 4291 section 2.5.1).
@@ -146,16 +163,13 @@ mod tests {
         ]
         .map(|text| text.parse().unwrap());
         for _ in 0..WRONG_TOKENS_MAX {
-            for peer in [v4, v6] {
-                assert!(wrong.check(peer).is_ok());
-                wrong.add(peer);
-            }
+            assert!(wrong.take(v4).is_ok() && wrong.take(v6).is_ok());
         }
         for peer in [v4, mapped, v6, neighbour] {
-            let after = wrong.check(peer).unwrap_err().after.as_secs();
+            let after = wrong.take(peer).unwrap_err().after.as_secs();
             assert!((1..=60).contains(&after), "{peer}: {after}");
         }
-        assert!(wrong.check(far).is_ok());
+        assert!(wrong.take(far).is_ok());
     }
 
     #[test]
@@ -165,5 +179,17 @@ mod tests {
         let refused = (0..=10 * TENANT_BURST).find_map(|_| rates.take(&acme).err());
         assert_eq!(refused.unwrap().after, Duration::from_secs(1));
         assert!(rates.take(&bell).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_has_so_many_requests_under_way() {
+        let rates = TenantRates::default();
+        let [acme, bell] = ["acme", "bell"].map(|name| TenantId::parse(name).unwrap());
+        let mut held: Vec<_> = (0..TENANT_AT_ONCE)
+            .map(|_| rates.take(&acme).unwrap())
+            .collect();
+        assert!(rates.take(&acme).is_err() && rates.take(&bell).is_ok());
+        held.pop();
+        assert!(rates.take(&acme).is_ok());
     }
 }

@@ -87,6 +87,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail).with("field", name.as_str())
     }
 
+    /// 503; what happened is in the log.
+    pub fn unavailable() -> Self {
+        let detail = "the store is unavailable; nothing was changed, or it is not known: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+    }
+
     /// 500; what happened is in the log.
     pub fn internal() -> Self {
         let detail = "something went wrong inside; the log says what";
@@ -99,9 +105,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(_) => {
                 tracing::warn!(%error, "the store is unavailable to the API");
-                let detail =
-                    "the store is unavailable; nothing was changed, or it is not known: try again";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+                Self::unavailable()
             }
             StoreError::Lost(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -164,7 +168,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        // What a person has to mend is not mended in a second.
+        let unavailable =
+            self.status == StatusCode::SERVICE_UNAVAILABLE && self.code != "key_missing";
         let soon = unavailable.then_some(Duration::from_secs(1));
         if let Some(after) = self.retry_after.or(soon) {
             headers.insert(header::RETRY_AFTER, after.as_secs().into());

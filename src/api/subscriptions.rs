@@ -17,7 +17,9 @@ use super::conditional::{Conditions, IdempotencyKey, etag};
 use super::extract::{Document, Query, SubscriptionPath};
 use super::problem::Problem;
 use crate::codec::attempt::outcome_code;
-use crate::codec::subscription::{Written, merge_patch, read, show as show_json, show_secret};
+use crate::codec::subscription::{
+    SpecRules, Written, merge_patch, read, show as show_json, show_secret,
+};
 use crate::config::duration;
 use crate::domain::id::SubscriptionId;
 use crate::domain::signature::{SECRETS_MAX, Secret, Secrets};
@@ -30,6 +32,8 @@ pub use declare::{declare, declare_one};
 
 /// How long a repeated creation is answered as the first was, its secret included.
 const REPLAYED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Fields whose rules are not those by which older subscriptions were written.
+const TIGHTENED: [&str; 5] = ["url", "format", "filter", "headers", "description"];
 /// How often a change is tried again when another one was faster.
 const CONFLICT_TRIES: usize = 5;
 
@@ -267,7 +271,17 @@ async fn find(
     caller: &Caller,
     id: &SubscriptionId,
 ) -> Result<StoredSubscription, Problem> {
-    let found = api.ports.subscriptions.get(id).await?;
+    let found = match api.ports.subscriptions.get(id).await {
+        Ok(found) => found,
+        Err(error) => {
+            let problem = Problem::from(error);
+            // Whose it is cannot be read: a tenant is told nothing of it.
+            return Err(match caller {
+                Caller::Admin => problem,
+                Caller::Tenant(_) => Problem::unavailable(),
+            });
+        }
+    };
     let found = found.filter(|stored| caller.sees(&stored.subscription.tenant));
     found.ok_or_else(no_such)
 }
@@ -325,6 +339,10 @@ async fn update<T>(
     change: impl Fn(&StoredSubscription) -> Result<(Subscription, Secrets, T), Problem>,
 ) -> Result<(StoredSubscription, T), Problem> {
     let changed = rewrite(api, find(api, caller, id).await?, |stored| {
+        // Deleted and made again meanwhile, it may be another tenant's.
+        if !caller.sees(&stored.subscription.tenant) {
+            return Err(no_such());
+        }
         let (mut subscription, secrets, extra) = change(stored)?;
         subscription.updated_at = api.ports.clock.now();
         Ok((subscription, secrets, extra))
@@ -350,7 +368,13 @@ fn patched(
     }
     let patch = with_known_headers(patch, &document);
     merge_patch(&mut document, &patch);
-    let written = read(&document, &api.rules)?;
+    // What is not named stays as it is, also where rules were tightened since it was written.
+    let is_named = |name: &&str| patch.contains_key(*name);
+    let rules = SpecRules {
+        is_stored: !TIGHTENED.iter().any(is_named),
+        ..api.rules
+    };
+    let written = read(&document, &rules)?;
     if written.tenant != old.tenant {
         return Err(FieldFault::new("tenant", "cannot be changed: create another one").into());
     }

@@ -48,7 +48,7 @@ pub fn encode(attempt: &Attempt, body_bytes_max: usize) -> Vec<u8> {
         test: attempt.test,
         detail: attempt.detail.clone(),
         redrives: attempt.redrives,
-        shared: attempt.shared,
+        own: !attempt.shared,
     };
     lz4_flex::compress_prepend_size(&message.encode_to_vec())
 }
@@ -81,7 +81,7 @@ pub fn decode(bytes: &[u8]) -> Option<Attempt> {
         number: message.attempt,
         redrives: message.redrives,
         subscription: SubscriptionId::parse(&message.subscription_id).ok()?,
-        shared: message.shared,
+        shared: !message.own,
         tenant: TenantId::parse(&message.tenant).ok()?,
         event: EventId::parse(&message.event_id).ok()?,
         kind: EventType::parse(&message.event_type).ok()?,

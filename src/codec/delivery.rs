@@ -52,7 +52,7 @@ pub fn encode(delivery: &Delivery) -> Vec<u8> {
         redrives: delivery.redrives,
         series: delivery.series,
         hops: delivery.hops,
-        shared: delivery.shared,
+        own: !delivery.shared,
     }
     .encode_to_vec()
 }
@@ -76,7 +76,7 @@ pub fn decode(bytes: &Bytes) -> Result<Delivery, DeliveryFault> {
     Ok(Delivery {
         id: named("id", DeliveryId::parse(&message.id))?,
         subscription: named("subscription_id", subscription)?,
-        shared: message.shared,
+        shared: !message.own,
         event: Arc::new(facts),
         body: message.body,
         has_more: message.has_more,

@@ -19,6 +19,7 @@ pub(super) fn relations(config: &Config, sources: &Sources, faults: &mut Vec<Fau
     }
     if sound("http.") {
         faults.extend(token_off_loopback(config, origin));
+        faults.extend(admin_token_of_its_own(config, origin));
     }
     if sound("http.listen") && sound("ops.listen") {
         faults.extend(listeners_apart(config, origin));
@@ -55,6 +56,18 @@ fn token_off_loopback(config: &Config, origin: impl Fn(&str) -> Option<Origin>) 
             listen.port()
         ),
         origin: origin("http.listen"),
+    })
+}
+
+fn admin_token_of_its_own(
+    config: &Config,
+    origin: impl Fn(&str) -> Option<Origin>,
+) -> Option<Fault> {
+    let token = config.http.admin_token.as_ref()?.expose_secret();
+    token.starts_with("ct_").then(|| Fault {
+        key: "http.admin_token".to_owned(),
+        problem: "must not begin with ct_, as tenant tokens do".to_owned(),
+        origin: origin("http.admin_token"),
     })
 }
 

@@ -7,12 +7,16 @@
 use std::sync::OnceLock;
 
 use serde_json::Value;
+mod fault;
+
 use serde_json::value::RawValue;
 
 use super::id::{EventId, EventType, LedgerKey, TenantId, shown};
 use super::json::{self, Json, JsonFault, Object};
 use super::pattern::EventView;
 use super::timestamp::UnixMillis;
+
+pub use fault::{EventFault, FaultReason};
 
 /// The type that only the Test action makes.
 pub const TEST_TYPE: &str = "test.delivery";
@@ -53,105 +57,6 @@ pub struct Data {
     text: Box<RawValue>,
     /// Read once to check it, and again when it was let go of in between.
     fields: OnceLock<Object>,
-}
-
-/// Why something is not an event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{sentence}")]
-pub struct EventFault {
-    /// The kind of fault, for programs.
-    pub reason: FaultReason,
-    /// The field at fault, as a path: `data.alerts[0].result`.
-    pub field: Option<String>,
-    /// What was expected, what came, what to do.
-    pub sentence: String,
-}
-
-/// The kinds of event faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultReason {
-    /// The bytes are not what their content type says.
-    Malformed,
-    /// Larger than `intake.max_event_bytes`.
-    TooLarge,
-    /// The content type is none that Carillon reads.
-    UnsupportedContentType,
-    /// A required field is absent.
-    MissingField,
-    /// A field breaks its rule.
-    InvalidField,
-    /// The type is made by Carillon alone.
-    ReservedType,
-    /// The broker had no queue for it.
-    Unroutable,
-    /// It was handed out again and again, and never settled.
-    DeliveryLimit,
-    /// Matching it against its tenant's filters takes more steps than an event may.
-    TooCostly,
-}
-
-impl FaultReason {
-    /// Every reason.
-    pub const ALL: [Self; 9] = [
-        Self::Malformed,
-        Self::TooLarge,
-        Self::UnsupportedContentType,
-        Self::MissingField,
-        Self::InvalidField,
-        Self::ReservedType,
-        Self::Unroutable,
-        Self::DeliveryLimit,
-        Self::TooCostly,
-    ];
-
-    /// Finds the reason that has this code.
-    pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.code() == code)
-    }
-
-    /// The reason as it stands in headers, API answers and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::UnsupportedContentType => "unsupported_content_type",
-            Self::MissingField => "missing_field",
-            Self::InvalidField => "invalid_field",
-            Self::ReservedType => "reserved_type",
-            Self::Unroutable => "unroutable",
-            Self::DeliveryLimit => "delivery_limit",
-            Self::TooCostly => "too_costly",
-        }
-    }
-}
-
-impl EventFault {
-    /// A fault of the whole message rather than of one field.
-    pub fn whole(reason: FaultReason, sentence: impl Into<String>) -> Self {
-        Self {
-            reason,
-            field: None,
-            sentence: sentence.into(),
-        }
-    }
-
-    /// `field` is absent.
-    pub fn missing(field: &str, expected: &str) -> Self {
-        Self {
-            reason: FaultReason::MissingField,
-            field: Some(field.to_owned()),
-            sentence: format!("`{field}` is missing: an event of this kind needs {expected} there"),
-        }
-    }
-
-    /// `field` is there and wrong.
-    pub fn invalid(field: &str, expected: &str, found: &str) -> Self {
-        Self {
-            reason: FaultReason::InvalidField,
-            field: Some(field.to_owned()),
-            sentence: format!("`{field}` must be {expected}, found {found}"),
-        }
-    }
 }
 
 impl EventTime {
@@ -244,6 +149,10 @@ impl Event {
         timestamp: EventTime,
         data: Data,
     ) -> Result<Self, EventFault> {
+        // As a scope that is every tenant's, and an event belongs to one.
+        if tenant.as_str() == "*" {
+            return Err(EventFault::invalid("tenant", "one tenant", "`*`"));
+        }
         let event = Self {
             id,
             kind,

@@ -43,8 +43,8 @@ impl Rule {
     }
 }
 
-/// What `subscription` says to `event`.
-pub fn explain(subscription: &Subscription, event: &Event) -> Verdict {
+/// What `subscription` says to `event`. Means nothing when the budget is spent.
+pub fn explain(subscription: &Subscription, event: &Event, budget: &Budget) -> Verdict {
     let spec = &subscription.spec;
     let is_foreign = matches!(&subscription.tenant, Scope::One(tenant) if *tenant != event.tenant);
     if is_foreign {
@@ -58,10 +58,10 @@ pub fn explain(subscription: &Subscription, event: &Event) -> Verdict {
         return Verdict::Refused(Rule::EventTypes);
     }
     let pattern = spec.filter.as_ref().map(|filter| &filter.pattern);
-    if let Some(mismatch) = pattern.and_then(|pattern| pattern.explain(&event.view())) {
+    if let Some(mismatch) = pattern.and_then(|pattern| pattern.explain(&event.view(), budget)) {
         return Verdict::Refused(Rule::Filter(mismatch));
     }
-    match spec.selection(event, &Budget::of_event(1)) {
+    match spec.selection(event, budget) {
         Some(selection) => Verdict::Wanted(selection),
         None => Verdict::Refused(Rule::Alerts),
     }

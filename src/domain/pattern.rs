@@ -155,8 +155,9 @@ impl Pattern {
     }
 
     /// Why the event does not match: the first rule that says no, as deep in the event as can be told. `None` when it matches.
-    pub fn explain(&self, event: &EventView<'_>) -> Option<Mismatch> {
-        eval::explain(&self.root, event)
+    /// Means nothing when the budget is spent.
+    pub fn explain(&self, event: &EventView<'_>, budget: &Budget) -> Option<Mismatch> {
+        eval::explain(&self.root, event, budget)
     }
 }
 

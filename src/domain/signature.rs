@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::subscription::Signing;
 use super::timestamp::UnixMillis;
 
-type HmacSha256 = Hmac<Sha256>;
+pub(crate) type HmacSha256 = Hmac<Sha256>;
 
 /// 32 secret bytes: an HMAC key, or the seed of an Ed25519 key pair.
 #[derive(Clone)]

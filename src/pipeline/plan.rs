@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::directory::{CompiledScope, Endpoint};
 use crate::domain::delivery::{Delivery, EventFacts};
-use crate::domain::event::{Event, EventFault, FaultReason};
+use crate::domain::event::{Event, EventFault};
 use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{Budget, Selection};
 use crate::domain::payload::{self, Payload};
@@ -54,30 +54,23 @@ pub fn plan(
         if budget.is_spent() {
             break;
         }
-        let selection = endpoint.subscription.spec.selection(event, &budget);
-        let Some(selection) = selection else {
-            continue;
-        };
         if settled.contains(id) {
             plan.settled += 1;
             continue;
         }
+        let selection = endpoint.subscription.spec.selection(event, &budget);
+        let Some(selection) = selection else {
+            continue;
+        };
         let Payload { body, has_more } = bodies.render(event, &endpoint, selection);
         let delivery = Delivery::new(Arc::clone(facts), id.clone(), body, has_more);
         let delivery = delivery.within(&endpoint.subscription.tenant);
         plan.deliveries.push((delivery, endpoint));
     }
     if budget.is_spent() {
-        return Err(too_costly(asked));
+        return Err(EventFault::too_costly(asked));
     }
     Ok(plan)
-}
-
-fn too_costly(asked: usize) -> EventFault {
-    let sentence = format!(
-        "matching the event with {asked} subscriptions takes too many steps: it has very large arrays or texts where filters have very many alternatives; simplify those filters, or publish less in one event"
-    );
-    EventFault::whole(FaultReason::TooCostly, sentence)
 }
 
 /// The endpoints that want the event, by id, after `resume_after`.

@@ -238,6 +238,14 @@ pub fn key_missing(key: &str, error: &dyn std::fmt::Display) {
     }
 }
 
+/// A connection was not accepted, as when there are no file handles left: one line a minute.
+pub fn not_accepted(error: &std::io::Error) {
+    static TOLD: Seldom = Seldom::new();
+    if TOLD.is_time("", Instant::now()) {
+        error!(%error, "connections cannot be accepted: are there file handles left (`ulimit -n`)?");
+    }
+}
+
 /// A server that Carillon needs began to answer, or stopped.
 pub struct DependencyChanged<'a> {
     /// `rabbitmq` or `redis`.

@@ -154,7 +154,9 @@ fn namings(method: &Method, path: &str, things: &Things) -> Vec<(String, Value)>
     };
     match (method.as_str(), path) {
         ("POST", "/v1/events") => {
-            let alone = event_of(tenant, "new");
+            // Of every tenant there are subscriptions, but no events.
+            let publisher = if tenant == "*" { OTHER } else { tenant };
+            let alone = event_of(publisher, "new");
             let both = json!([event_of("acme", "new"), &alone]);
             [alone, both].map(|body| (filled.clone(), body)).into()
         }
@@ -182,7 +184,7 @@ fn namings(method: &Method, path: &str, things: &Things) -> Vec<(String, Value)>
         .map(|body| (filled.clone(), body))
         .into(),
         ("POST", "/v1/explain") => [
-            json!({ "event": event_of(tenant, "e") }),
+            json!({ "event": event_of(if tenant == "*" { OTHER } else { tenant }, "e") }),
             json!({ "event": event_of("acme", "e"), "tenant": tenant }),
         ]
         .map(|body| (filled.clone(), body))
@@ -329,6 +331,42 @@ async fn a_tenant_writes_for_itself_alone() {
         acme.items("/v1/attempts?event=one").await.is_empty(),
         "all or none"
     );
+}
+
+/// An id that acme's subscription had is given to one of every tenant: what acme knows of the
+/// first opens nothing of the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_is_given_to_another_opens_nothing() {
+    let house = House::build().await;
+    let acme = house.speak_for("acme").await;
+    let path = format!("/v1/subscriptions/{}", house.acme.subscription);
+    acme.delete(&path).await.expect(204);
+    let every = json!({ "tenant": "*", "url": ENDPOINT });
+    house.admin().put(&path, &every).await.expect(201);
+    acme.get(&path).await.refused(404, "not_found");
+    let again = format!("/v1/deliveries/{}/redeliver", house.acme.delivery);
+    let refused = acme.post(&again, &json!({})).await;
+    refused.refused(409, "subscription_deleted");
+    // A dead letter of before, sent again, is none of acme's business from then on.
+    let redrive = json!({ "subscription": house.acme.subscription });
+    let redriven = acme.post("/v1/dead-letters/redrive", &redrive).await;
+    assert_eq!(redriven.expect(200)["redriven"], 1);
+    house.admin().settled().await;
+    let kept = format!("/v1/attempts?delivery={}", house.acme.delivery);
+    let all = house.admin().items_when(&kept, 2).await.len();
+    assert!(
+        acme.items(&kept).await.len() < all,
+        "only its own of before"
+    );
+    assert!(acme.items("/v1/dead-letters").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_of_one_tenant() {
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let refused = api.post("/v1/events", &event_of("*", "e")).await;
+    assert_eq!(refused.refused(422, "invalid_field")["field"], "tenant");
 }
 
 #[tokio::test(flavor = "multi_thread")]

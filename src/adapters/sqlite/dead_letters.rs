@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::Sqlite;
 use super::events::count;
@@ -106,16 +106,13 @@ impl DeadLetterQueue for Sqlite {
     ) -> Result<Vec<Option<DeadLetter>>, StoreError> {
         let (id, owner) = (id.clone(), owner.cloned());
         let discard = move |tx: &mut Tx<'_>| {
-            let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?");
-            let mut query = tx.conn.prepare_cached(&sql)?;
-            let found = query.query_row([id.as_str()], raw).optional()?;
-            let found = found.map(|row| row.decode().ok());
-            let is_of = |owner: &TenantId, letter: &Option<DeadLetter>| {
-                let letter = letter.as_ref();
-                letter.is_some_and(|letter| letter.delivery.is_of(owner))
-            };
-            let meant = |letter: &Option<_>| owner.as_ref().is_none_or(|o| is_of(o, letter));
-            let discarded: Vec<_> = found.into_iter().filter(meant).collect();
+            let mut conditions = Conditions::default();
+            conditions.add("id = ?", id.as_str().to_owned());
+            if let Some(owner) = &owner {
+                of_owner(&mut conditions, owner);
+            }
+            let found = raw_rows(tx.conn, "FROM dead_letters", &conditions, 1)?;
+            let discarded: Vec<_> = found.into_iter().map(|row| row.decode().ok()).collect();
             if !discarded.is_empty() {
                 delete(tx, id.as_str())?;
             }
@@ -223,8 +220,7 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
         conditions.add("id = ?", id.as_str().to_owned());
     }
     if let Some(owner) = &query.owner {
-        conditions.add("tenant = ?", owner.as_str().to_owned());
-        conditions.literal("shared = 0");
+        of_owner(&mut conditions, owner);
     }
     if let Some(tenant) = &query.tenant {
         conditions.add("tenant = ?", tenant.as_str().to_owned());
@@ -239,6 +235,12 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
         conditions.add("dead_ms < ?", until.0);
     }
     (format!("FROM dead_letters INDEXED BY {index}"), conditions)
+}
+
+/// What belongs to a tenant.
+fn of_owner(conditions: &mut Conditions, owner: &TenantId) {
+    conditions.add("tenant = ?", owner.as_str().to_owned());
+    conditions.literal("shared = 0");
 }
 
 fn raw_rows(

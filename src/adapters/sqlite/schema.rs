@@ -110,13 +110,14 @@ CREATE TABLE failing (
 ";
 
 /// From version 2 to 3: whether a subscription was of every tenant, and so not the tenant's own.
+/// What cannot be known any more is taken for not its own.
 const SHARED: &str = "
-ALTER TABLE attempts ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE dead_letters ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
-UPDATE attempts SET shared = 1
-  WHERE subscription_id IN (SELECT id FROM subscriptions WHERE scope = '*');
-UPDATE dead_letters SET shared = 1
-  WHERE subscription_id IN (SELECT id FROM subscriptions WHERE scope = '*');
+ALTER TABLE attempts ADD COLUMN shared INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE dead_letters ADD COLUMN shared INTEGER NOT NULL DEFAULT 1;
+UPDATE attempts SET shared = 0 WHERE EXISTS
+  (SELECT 1 FROM subscriptions WHERE id = subscription_id AND scope = tenant);
+UPDATE dead_letters SET shared = 0 WHERE EXISTS
+  (SELECT 1 FROM subscriptions WHERE id = subscription_id AND scope = tenant);
 ";
 
 /// Makes the tables in an empty file, brings an older one up to date, and checks that any

@@ -138,6 +138,41 @@ async fn a_file_of_version_1_is_brought_up_to_date() {
     assert_eq!(schema_of(&old), schema_of(&new));
 }
 
+/// What was for a subscription of every tenant, or nobody knows any more for whom, is not shown to
+/// the event's tenant.
+#[tokio::test]
+async fn of_what_was_kept_before_a_tenant_sees_what_is_surely_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(include_str!("tests/version_1.sql"))
+        .unwrap();
+    let mut script = "PRAGMA journal_mode = WAL;
+         INSERT INTO subscriptions VALUES ('sub_1', 'acme', 1, x'');
+         INSERT INTO subscriptions VALUES ('sub_2', '*', 1, x'');
+         INSERT INTO subscriptions VALUES ('sub_3', 'bell', 1, x'');"
+        .to_owned();
+    // Of the fourth the subscription was deleted.
+    for n in 1..=4 {
+        script.push_str(&format!(
+            "INSERT INTO dead_letters VALUES ({n}, 'msg_{n}', 'acme', 'sub_{n}', 'gone', {n}, x'');
+             INSERT INTO attempts VALUES ({n}, 'sub_{n}', 1, 'acme', 'e', 'msg_{n}', 1, {n}, x'');"
+        ));
+    }
+    conn.execute_batch(&script).unwrap();
+    drop(conn);
+    drop(open(&path));
+    let conn = Connection::open(&path).unwrap();
+    for table in ["dead_letters", "attempts"] {
+        let sql =
+            format!("SELECT subscription_id FROM {table} WHERE tenant = 'acme' AND shared = 0");
+        let mut query = conn.prepare(&sql).unwrap();
+        let own = query.query_map((), |row| row.get::<_, String>(0)).unwrap();
+        let own: Vec<_> = own.map(Result::unwrap).collect();
+        assert_eq!(own, ["sub_1"], "{table}");
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_cannot_be_brought_up_to_date_stays_as_it_is() {
     let directory = tempfile::tempdir().unwrap();

@@ -249,6 +249,8 @@ fn relations_are_checked() {
                 .contains("set `http.admin_token`, or listen on loopback")
         );
     }
+    let fault = env_fault("CARILLON_HTTP__ADMIN_TOKEN", "ct_0123456789abcdef");
+    assert!(fault.problem.contains("must not begin with ct_"), "{fault}");
     for address in ["127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert!(from_env(&[("CARILLON_HTTP__LISTEN", address)]).is_ok());
     }

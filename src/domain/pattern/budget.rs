@@ -1,17 +1,19 @@
 //! How many steps matching one event may take.
 //!
 //! A filter of some kilobytes that tries thousands of leaves on each of half a million array elements, or hundreds of
-//! wildcards on a string of a mebibyte, takes minutes, and its tenant may have a thousand of them. So the steps of an event
+//! wildcards on a string of a mebibyte, takes minutes, and its tenant may have thousands of them. So the steps of an event
 //! are counted over all subscriptions that are asked about it: a step is about an array element, a field or an alternative
-//! that is looked at. Ordinary events and filters stay a hundred times below. Whoever runs out stops at once and has no
+//! that is looked at. Ordinary events and filters stay far below. Whoever runs out stops at once and has no
 //! answer: what was found up to there must not be used.
 
 use std::cell::Cell;
 
 /// Steps that an event has, whoever is asked about it: up to some seconds in a debug build, far less in a release build.
-const STEPS_ONCE: i64 = 10_000_000;
-/// Steps that it has in addition for each subscription that is asked.
+const STEPS_ONCE: i64 = 20_000_000;
+/// Steps that it has in addition for each subscription that is asked, of the first
+/// [`ASKED_MAX`]: a tenant does not get more by having more.
 const STEPS_EACH: i64 = 50_000;
+const ASKED_MAX: usize = 1_000;
 
 /// What is left of an event's steps.
 #[derive(Debug)]
@@ -23,10 +25,9 @@ pub struct Budget {
 impl Budget {
     /// The steps of an event that so many subscriptions are asked about.
     pub fn of_event(subscriptions: usize) -> Self {
-        let subscriptions = i64::try_from(subscriptions).unwrap_or(i64::MAX);
-        let steps = subscriptions.saturating_mul(STEPS_EACH);
+        let asked = i64::try_from(subscriptions.min(ASKED_MAX)).unwrap_or(i64::MAX);
         Self {
-            left: Cell::new(steps.saturating_add(STEPS_ONCE)),
+            left: Cell::new(asked.saturating_mul(STEPS_EACH).saturating_add(STEPS_ONCE)),
         }
     }
 

@@ -124,6 +124,14 @@ impl<'e> Fields<'e> {
 
 impl<'e> Fields<'e> {
     /// Calls `visit` with each field.
+    /// How many [`Self::each`] visits.
+    pub(super) fn count(self) -> usize {
+        match self {
+            Fields::Map(map) => map.len(),
+            Fields::Event(_) => 5,
+        }
+    }
+
     pub(super) fn each(self, mut visit: impl FnMut(&'e str, Node<'e>)) {
         match self {
             Fields::Map(map) => map

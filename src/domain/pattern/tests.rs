@@ -124,7 +124,7 @@ fn whole_patterns() {
         let compiled = compiled(&pattern);
         assert_eq!(compiled.matches(&event, &ample()), expected, "{pattern}");
         assert_eq!(
-            compiled.explain(&event).is_none(),
+            compiled.explain(&event, &ample()).is_none(),
             expected,
             "explaining {pattern}"
         );
@@ -244,7 +244,7 @@ fn a_mismatch_names_the_place() {
     ];
     for (pattern, path, wanted, found) in cases {
         let mismatch = compiled(&pattern)
-            .explain(&event("t", &data))
+            .explain(&event("t", &data), &ample())
             .expect("no match");
         let told = (
             mismatch.path.as_str(),

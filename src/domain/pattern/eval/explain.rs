@@ -14,9 +14,12 @@ const COMPARED_MAX: usize = 1_000;
 const SHOWN_MAX: usize = 5;
 
 /// The first rule that says no; see [`super::super::Pattern::explain`].
-pub(in super::super) fn explain(root: &ObjectRule, event: &EventView<'_>) -> Option<Mismatch> {
-    let budget = Budget::of_event(1);
-    object_mismatch(root, Node::of_event(event), String::new(), &budget)
+pub(in super::super) fn explain(
+    root: &ObjectRule,
+    event: &EventView<'_>,
+    budget: &Budget,
+) -> Option<Mismatch> {
+    object_mismatch(root, Node::of_event(event), String::new(), budget)
 }
 
 fn rule_mismatch(rule: &Rule, node: Node<'_>, path: String, budget: &Budget) -> Option<Mismatch> {

@@ -11,7 +11,7 @@ fn leaf_meets(leaf: &Value, value: Option<Value>) -> bool {
     let event = event("t", &data);
     let meets = pattern.matches(&event, &ample());
     assert_eq!(
-        pattern.explain(&event).is_none(),
+        pattern.explain(&event, &ample()).is_none(),
         meets,
         "explain disagrees on {leaf} with {data}"
     );

@@ -323,7 +323,7 @@ proptest! {
         let compiled = compiled(&pattern);
         let event = event(kind, &data);
         prop_assert_eq!(compiled.matches(&event, &ample()), expected);
-        prop_assert_eq!(compiled.explain(&event).is_none(), expected);
+        prop_assert_eq!(compiled.explain(&event, &ample()).is_none(), expected);
         match (compiled.select_alerts(&event, &ample()), naive_selection(&pattern, kind, &data)) {
             (Selection::All, Some(alone)) => prop_assert_eq!(alone.len(), data["alerts"].as_array().expect("alerts").len()),
             (Selection::Some(positions), Some(alone)) => prop_assert_eq!(positions, alone),

@@ -104,14 +104,15 @@ impl<'i, 'e> Walk<'i, 'e> {
 
     fn accepts(&self, condition: u32, nodes: &[Node<'e>]) -> bool {
         let leaf = &self.index.conditions[condition as usize].leaf;
+        let cost = |node: &Node<'_>| match node {
+            Node::Scalar(value) => leaf.cost(*value),
+            // Passed over, which takes a step too.
+            _ => 1,
+        };
         nodes
             .iter()
-            .filter_map(|node| match node {
-                Node::Scalar(value) => Some(*value),
-                _ => None,
-            })
-            .take_while(|value| self.budget.spend(leaf.cost(*value)))
-            .any(|value| leaf.accepts(value))
+            .take_while(|node| self.budget.spend(cost(node)))
+            .any(|node| matches!(node, Node::Scalar(value) if leaf.accepts(*value)))
     }
 
     fn place(&self, place: u32) -> Option<&Place<'e>> {
@@ -156,7 +157,7 @@ impl<'i, 'e> Walk<'i, 'e> {
             let mut there = Arrival::default();
             for place in here {
                 if let Node::Object(fields) = place {
-                    there.add(fields.get(key));
+                    there.add(fields.get(key), self.budget);
                 }
             }
             self.visit(child, there, crosses_array);
@@ -168,9 +169,12 @@ impl<'i, 'e> Walk<'i, 'e> {
         let mut by_key: HashMap<&str, Arrival<'e>> = HashMap::new();
         for place in here {
             if let Node::Object(fields) = place {
+                if !self.budget.spend(fields.count()) {
+                    return;
+                }
                 fields.each(|key, value| {
                     if node.children.contains_key(key) {
-                        by_key.entry(key).or_default().add(value);
+                        by_key.entry(key).or_default().add(value, self.budget);
                     }
                 });
             }
@@ -184,12 +188,13 @@ impl<'i, 'e> Walk<'i, 'e> {
 }
 
 impl<'e> Arrival<'e> {
-    fn add(&mut self, node: Node<'e>) {
+    fn add(&mut self, node: Node<'e>, budget: &Budget) {
         match node {
             Node::Absent => {}
             Node::Array(array) => {
                 self.has_array = true;
-                let held = Elements::of(array).filter(|node| !matches!(node, Node::Absent));
+                let held = Elements::of(array).take_while(|_| budget.spend(1));
+                let held = held.filter(|node| !matches!(node, Node::Absent));
                 self.nodes.extend(held);
             }
             other => self.nodes.push(other),
