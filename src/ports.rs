@@ -361,6 +361,13 @@ pub struct AttemptQuery {
     pub limit: usize,
 }
 
+impl AttemptQuery {
+    /// The tenant whose attempts are looked through, if it is one's.
+    pub fn whose(&self) -> Option<&TenantId> {
+        self.owner.as_ref().or(self.tenant.as_ref())
+    }
+}
+
 /// A request ready to be sent.
 #[derive(Clone)]
 pub struct WebhookRequest {

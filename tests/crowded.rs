@@ -5,6 +5,9 @@
 // A test that cannot go on is to end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use carillon::domain::event::Event;
 use carillon::domain::id::SubscriptionId;
 use carillon::domain::pattern::{Budget, Matcher, Pattern, Selection, TypeGlob};
 use carillon::domain::payload;
+use memory::memory_bytes;
 use serde_json::json;
 
 /// `intake.max_event_bytes`
@@ -26,14 +30,6 @@ const WAITING_RATIO_MAX: u64 = 5;
 /// Filters of one tenant, and how much each may take.
 const FILTERS: u64 = 40;
 const FILTER_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-/// Bytes that this process has in memory (`VmRSS`), or has had at most (`VmHWM`).
-fn memory_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.unwrap().trim_matches(|c: char| !c.is_ascii_digit());
-    kib.parse::<u64>().unwrap() * 1024
-}
 
 /// How much more memory than before `act` needs at its worst.
 fn growth<T>(act: impl FnOnce() -> T) -> (T, u64) {

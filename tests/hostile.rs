@@ -18,6 +18,9 @@ mod dispatcher {
     pub mod hooks;
 }
 
+#[path = "support/memory.rs"]
+mod memory;
+
 mod backend {
     use carillon::config::Config;
     use carillon::ports::Parcel;
@@ -48,6 +51,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use dispatcher::harness::{Api, Dispatcher, events, ms};
 use dispatcher::hooks::{Hooks, event_ids};
+use memory::memory_bytes;
 
 /// Events, each for every endpoint.
 const EVENTS: usize = 12;
@@ -180,18 +184,6 @@ fn gzip_bomb() -> Vec<u8> {
     };
     bomb.extend(bits.chunks(8).map(byte));
     bomb
-}
-
-/// Bytes that this process has in memory (`VmRSS`), or has had at most (`VmHWM`).
-fn memory_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line
-        .unwrap()
-        .trim_start_matches(':')
-        .trim_end_matches("kB")
-        .trim();
-    kib.parse::<u64>().unwrap() * 1024
 }
 
 /// Subscribes every hostile endpoint; returns their subscriptions' ids.

@@ -5,6 +5,8 @@
 // A test that cannot go on is to end, in what it shares with others too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/until.rs"]
 mod until;
 

@@ -89,7 +89,7 @@ impl Caller {
     pub fn check(&self, scope: &Scope) -> Result<(), Problem> {
         match self {
             Self::Tenant(own) if !self.sees(scope) => Err(forbidden(format!(
-                "this token is for the tenant {own} and writes nothing for another"
+                "this token is for the tenant {own} alone"
             ))),
             _ => Ok(()),
         }

@@ -33,7 +33,7 @@ pub async fn publish(
     let content_type = text("content-type").map(ToOwned::to_owned);
     let traceparent = text("traceparent").map(ToOwned::to_owned);
     let encoding = Encoding::of(content_type.as_deref())?;
-    let is_batch = encoding == Encoding::Json && is_array(&body);
+    let is_batch = encoding == Encoding::Json && codec::event::first_byte(&body) == Some(b'[');
     let bodies = if is_batch { split(&body)? } else { vec![body] };
     let mut parcels = Vec::with_capacity(bodies.len());
     for (index, body) in bodies.into_iter().enumerate() {
@@ -95,10 +95,6 @@ impl<'de> Visitor<'de> for BatchVisitor {
         }
         Ok(Batch { events, found })
     }
-}
-
-fn is_array(body: &[u8]) -> bool {
-    body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[')
 }
 
 /// The events of an array, each with its own bytes.

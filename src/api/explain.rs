@@ -54,16 +54,7 @@ pub async fn run(
     caller.check(&scope)?;
     let mut asked = Vec::new();
     if caller == Caller::Admin && after.is_none() {
-        let mut from = None;
-        loop {
-            let (some, next) =
-                page(&api, Some(&Scope::Every), from.as_ref(), EXPLAINED_MAX).await?;
-            asked.extend(some);
-            from = next;
-            if from.is_none() {
-                break;
-            }
-        }
+        asked.extend(api.ports.subscriptions.of_scope(&Scope::Every).await?);
     }
     let (own, next) = page(&api, Some(&scope), after.as_ref(), EXPLAINED_MAX).await?;
     asked.extend(own);

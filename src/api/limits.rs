@@ -1,5 +1,6 @@
 //! How often may be asked: wrong admin tokens by address, requests by tenant.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use moka::sync::{Cache, CacheBuilder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::id::TenantId;
@@ -58,9 +59,7 @@ pub struct UnderWay(#[allow(dead_code, reason = "held, not read")] OwnedSemaphor
 
 impl Default for WrongTokens {
     fn default() -> Self {
-        let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
-        let cache = cache.eviction_policy(EvictionPolicy::lru());
-        Self(cache.time_to_live(WRONG_WINDOW).build())
+        Self(remembered().time_to_live(WRONG_WINDOW).build())
     }
 }
 
@@ -93,9 +92,7 @@ impl WrongTokens {
 
 impl Default for TenantRates {
     fn default() -> Self {
-        let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
-        let cache = cache.eviction_policy(EvictionPolicy::lru());
-        Self(cache.time_to_idle(IDLE_FOR).build())
+        Self(remembered().time_to_idle(IDLE_FOR).build())
     }
 }
 
@@ -128,6 +125,16 @@ impl Tenant {
             room: Arc::new(Semaphore::new(TENANT_AT_ONCE)),
         }
     }
+}
+
+/// A cache of those seen last.
+fn remembered<K, V>() -> CacheBuilder<K, Arc<V>, Cache<K, Arc<V>>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let cache = Cache::builder().max_capacity(REMEMBERED_MAX);
+    cache.eviction_policy(EvictionPolicy::lru())
 }
 
 /// The addresses of one party: of IPv6 a /64 (RFC 4291 section 2.5.1).

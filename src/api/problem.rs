@@ -12,6 +12,9 @@ use crate::domain::subscription::FieldFault;
 use crate::ports::StoreError;
 use crate::telemetry;
 
+/// When to try again what recovers by itself.
+const SOON: Duration = Duration::from_secs(1);
+
 /// An error as it is answered.
 #[derive(Debug)]
 pub struct Problem {
@@ -90,7 +93,7 @@ impl Problem {
     /// 503; what happened is in the log.
     pub fn unavailable() -> Self {
         let detail = "the store is unavailable; nothing was changed, or it is not known: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail).retry_after(SOON)
     }
 
     /// 500; what happened is in the log.
@@ -109,8 +112,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Lost(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "store_lost", why)
+                Self::new(status, "store_lost", why).retry_after(SOON)
             }
+            // No time to try again: a person has to mend it.
             StoreError::KeyMissing { ref key, .. } => {
                 let key = key.clone();
                 telemetry::events::key_missing(&key, &error);
@@ -168,11 +172,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        // What a person has to mend is not mended in a second.
-        let unavailable =
-            self.status == StatusCode::SERVICE_UNAVAILABLE && self.code != "key_missing";
-        let soon = unavailable.then_some(Duration::from_secs(1));
-        if let Some(after) = self.retry_after.or(soon) {
+        if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, after.as_secs().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::client::{ApiClient, Repeat};
+use super::client::ApiClient;
 use super::output::{Look, Tone, text_of};
+use super::steps::pages;
 use super::{CliError, Globals, args, output};
 
 /// Which subscriptions want an event, and which rule of the others says no
@@ -43,16 +44,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
         request["tenant"] = json!(tenant);
     }
     let mut items = Vec::new();
-    loop {
-        let mut answer = client.post(&["explain"], &request, Repeat::Safe).await?;
+    pages(&client, &["explain"], request, |mut answer| {
         if let Value::Array(some) = answer["items"].take() {
             items.extend(some);
         }
-        request["cursor"] = answer["next"].take();
-        if request["cursor"].is_null() {
-            break;
-        }
-    }
+    })
+    .await?;
     if globals.json {
         return output::json(&json!({ "items": items }));
     }

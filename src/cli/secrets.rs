@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::{ApiClient, Repeat};
+use super::client::ApiClient;
+use super::steps::pages;
 use super::{CliError, Globals, output};
 
 /// Encrypt the signing secrets under another key
@@ -44,18 +45,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
 
 async fn rotate(client: &ApiClient, as_json: bool) -> Result<(), CliError> {
     let progress = output::progress(None, "subscriptions");
-    let (mut rotated, mut cursor) = (0, None::<String>);
-    loop {
-        let request = json!({ "cursor": cursor });
-        let answer = client.post(&["secrets", "rotate"], &request, Repeat::Safe);
-        let answer = answer.await?;
+    let mut rotated = 0;
+    pages(client, &["secrets", "rotate"], json!({}), |answer| {
         rotated += answer["rotated"].as_u64().unwrap_or(0);
         progress.set_position(rotated);
-        cursor = answer["next"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            break;
-        }
-    }
+    })
+    .await?;
     progress.finish_and_clear();
     if as_json {
         return output::json(&json!({ "rotated": rotated }));

@@ -4,11 +4,32 @@ use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
 use super::CliError;
-use super::client::ApiError;
+use super::client::{ApiClient, ApiError, Repeat};
 use crate::domain::timestamp::UnixMillis;
 
 /// Things done by one call: little is under way when it is interrupted.
 pub const STEP: u64 = 1000;
+
+/// Asks with `request`, then with the `next` of each answer as its `cursor`, to the last; `take` has
+/// each answer.
+///
+/// # Errors
+/// When the API cannot be asked, or says no.
+pub async fn pages(
+    client: &ApiClient,
+    path: &[&str],
+    mut request: Value,
+    mut take: impl FnMut(Value),
+) -> Result<(), ApiError> {
+    loop {
+        let mut answer = client.post(path, &request, Repeat::Safe).await?;
+        request["cursor"] = answer["next"].take();
+        take(answer);
+        if request["cursor"].is_null() {
+            return Ok(());
+        }
+    }
+}
 
 /// Has `call` do what `request` asks for, in steps, until it does fewer than a step or `limit` is
 /// reached; says how many it did. What is there again meanwhile is younger than `began` and not

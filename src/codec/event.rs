@@ -259,7 +259,8 @@ fn parse_parts(body: &[u8]) -> Result<Parts<'_>, EventFault> {
     }
 }
 
-fn first_byte(body: &[u8]) -> Option<u8> {
+/// What JSON begins with, behind whitespace.
+pub(crate) fn first_byte(body: &[u8]) -> Option<u8> {
     body.iter().copied().find(|b| !b.is_ascii_whitespace())
 }
 

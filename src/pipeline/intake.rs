@@ -27,7 +27,7 @@ use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
-use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, StoreError, Taken};
+use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
 use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
 
 /// Most messages taken at once.
@@ -104,7 +104,10 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
         let decoded =
             codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
         match decoded {
-            Err(fault) => faulty.push((waiting, fault)),
+            Err(fault) => {
+                let Waiting { taken, slot } = waiting;
+                faulty.push((taken.message, fault, (taken.receipt, slot)));
+            }
             Ok(mut event) => {
                 event.data.let_go();
                 let key = (event.key(), message.resume_after.clone());
@@ -113,7 +116,7 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
         }
     }
     if !faulty.is_empty() {
-        put_aside(pipeline, faulty);
+        put_aside(pipeline, faulty, take_away);
     }
     begin(pipeline, claimed).await;
 }
@@ -186,45 +189,31 @@ async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
     }
 }
 
-/// Puts into quarantine what a batch has that was not understood: together, and on the side,
-/// so that poison does not hold up its neighbours.
-fn put_aside(pipeline: &Pipeline, faulty: Vec<(Waiting, EventFault)>) {
-    pipeline.spawn_until_cut_off(|pipeline| async move {
+/// Puts into quarantine what was not understood or cannot be matched: together, and on the side,
+/// so that poison does not hold up its neighbours. Then `settle` has what holds each message.
+fn put_aside<T: Send + 'static>(
+    pipeline: &Pipeline,
+    faulty: Vec<(EventMessage, EventFault, T)>,
+    settle: fn(T),
+) {
+    pipeline.spawn_until_cut_off(move |pipeline| async move {
         let context = &pipeline.context;
         let at = context.ports.clock.now();
-        let mut parcels = Vec::with_capacity(faulty.len());
-        for (Waiting { taken, .. }, fault) in &faulty {
-            context.telemetry.emit(MessageQuarantined { fault });
-            parcels.push(Parcel::Quarantine(Quarantined {
-                message: taken.message.clone(),
-                fault: fault.clone(),
-                at,
-            }));
+        let (mut parcels, mut held) = (Vec::new(), Vec::new());
+        for (message, fault, holds) in faulty {
+            context.telemetry.emit(MessageQuarantined { fault: &fault });
+            let quarantined = Quarantined { message, fault, at };
+            parcels.push(Parcel::Quarantine(quarantined));
+            held.push(holds);
         }
         put(context, "put into quarantine", parcels).await;
-        for (Waiting { taken, slot }, _) in faulty {
-            taken.receipt.ack();
-            drop(slot);
-        }
+        held.into_iter().for_each(settle);
     });
 }
 
-/// The same for an event that was understood, and cannot be matched.
-fn put_aside_planned(
-    pipeline: &Pipeline,
-    message: EventMessage,
-    fault: EventFault,
-    ticket: Ticket,
-) {
-    pipeline.spawn_until_cut_off(|pipeline| async move {
-        let context = &pipeline.context;
-        let at = context.ports.clock.now();
-        context.telemetry.emit(MessageQuarantined { fault: &fault });
-        let quarantined = Quarantined { message, fault, at };
-        let parcels = vec![Parcel::Quarantine(quarantined)];
-        put(context, "put into quarantine", parcels).await;
-        ticket.settle();
-    });
+/// Takes a message that is in quarantine out of its queue.
+fn take_away((receipt, _slot): (Receipt, OwnedSemaphorePermit)) {
+    receipt.ack();
 }
 
 /// What the ledger says of each chunk; all are ours, and nobody served, when it cannot be asked.
@@ -331,7 +320,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
     let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
         Ok(planned) => planned,
-        Err(fault) => return put_aside_planned(pipeline, message, fault, ticket),
+        Err(fault) => return put_aside(pipeline, vec![(message, fault, ticket)], Ticket::settle),
     };
     report(context, &event, &planned, now, after.is_some());
     let count = planned.deliveries.len();
@@ -450,10 +439,9 @@ fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePerm
                 content_type: Some("application/x-protobuf".to_owned()),
                 ..EventMessage::default()
             };
-            let receipt = taken.receipt;
-            let taken = Taken { message, receipt };
             let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
-            return put_aside(pipeline, vec![(Waiting { taken, slot }, fault)]);
+            let faulty = vec![(message, fault, (taken.receipt, slot))];
+            return put_aside(pipeline, faulty, take_away);
         }
     };
     let in_flight = Arc::clone(&pipeline.intake);

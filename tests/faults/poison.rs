@@ -57,8 +57,10 @@ async fn poison_among_good_events() {
     ] {
         assert!(reasons.contains_key(reason), "{reason}");
     }
+    // What it costs is said above, and depends on what else the machine does (1.2 to 1.5 times as
+    // long on an idle one). Here it matters that no poison holds up what is behind it.
     assert!(
-        mixed_s <= 2.0 * clean_s,
+        mixed_s <= 10.0 * clean_s,
         "{mixed_s} s instead of {clean_s} s"
     );
     let arrivals = scene.endpoints.arrivals();

@@ -73,11 +73,12 @@ async fn no_answer_is_a_timeout() {
 async fn a_status_line_that_drips_is_a_timeout() {
     let (address, _) = endpoint(|mut stream, _| async move {
         read_request(&mut stream).await;
+        let mut drip = tokio::time::interval(Duration::from_millis(50));
         for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" {
+            drip.tick().await;
             if stream.write_all(&[*byte]).await.is_err() {
                 return;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     })
     .await;

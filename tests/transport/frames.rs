@@ -14,8 +14,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificates::Authority;
 use crate::endpoints::{Count, FLOOD_BYTES, endpoint_on, with_small_buffers};
 use crate::harness::{
-    AMPLE, GRACE, SHORT, alone, answer, block_on, failure, is_alone, memory_bytes, post, trusting,
+    AMPLE, GRACE, SHORT, alone, answer, block_on, failure, is_alone, post, trusting,
 };
+use crate::memory::memory_bytes;
 use crate::until::until;
 
 /// The same where what was taken wants answers, which nobody takes: as many as the systems of both

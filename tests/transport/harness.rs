@@ -117,11 +117,3 @@ pub fn block_on(work: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().unwrap().block_on(work);
 }
-
-/// Bytes that this process has in memory (`VmRSS`), or has had at most (`VmHWM`).
-pub fn memory_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let amount = line.unwrap().trim_start_matches(':').trim_end_matches("kB");
-    amount.trim().parse::<u64>().unwrap() * 1024
-}

@@ -67,7 +67,7 @@ impl Core {
 
     /// Looks through rings, the one with the newest attempt first.
     async fn walk(&self, found: &mut Found<'_>) -> Result<(), StoreError> {
-        let tenant = found.query.owner.as_ref().or(found.query.tenant.as_ref());
+        let tenant = found.query.whose();
         let index = self.index_key(tenant.map(|tenant| tenant.as_str()));
         let since_ms = u64::try_from(found.since.0).unwrap_or(0);
         for begin in (0..).step_by(INDEX_PAGE) {
@@ -146,7 +146,7 @@ impl Found<'_> {
         );
         pick.arg(hash(query.delivery.as_ref().map(|id| id.as_str())));
         pick.arg(hash(query.event.as_ref().map(|id| id.as_str())));
-        let tenant = query.owner.as_ref().or(query.tenant.as_ref());
+        let tenant = query.whose();
         pick.arg(hash(tenant.map(|id| id.as_str())));
         pick
     }

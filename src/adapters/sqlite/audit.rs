@@ -185,7 +185,7 @@ fn select(query: &AttemptQuery, oldest: UnixMillis) -> (String, Conditions) {
         ("INDEXED BY attempts_event", "position")
     } else if query.subscription.is_some() {
         ("INDEXED BY attempts_subscription", "seq")
-    } else if query.owner.is_some() || query.tenant.is_some() {
+    } else if query.whose().is_some() {
         ("INDEXED BY attempts_tenant", "position")
     } else if query.delivered == Some(false) {
         ("INDEXED BY attempts_failed", "position")
@@ -202,8 +202,7 @@ fn select(query: &AttemptQuery, oldest: UnixMillis) -> (String, Conditions) {
         conditions.add("subscription_id = ?", text(id.as_str()));
     }
     if let Some(owner) = &query.owner {
-        conditions.add("tenant = ?", text(owner.as_str()));
-        conditions.literal("shared = 0");
+        conditions.of_owner(owner);
     }
     if let Some(tenant) = &query.tenant {
         conditions.add("tenant = ?", text(tenant.as_str()));

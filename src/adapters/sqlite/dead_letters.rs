@@ -109,7 +109,7 @@ impl DeadLetterQueue for Sqlite {
             let mut conditions = Conditions::default();
             conditions.add("id = ?", id.as_str().to_owned());
             if let Some(owner) = &owner {
-                of_owner(&mut conditions, owner);
+                conditions.of_owner(owner);
             }
             let found = raw_rows(tx.conn, "FROM dead_letters", &conditions, 1)?;
             let discarded: Vec<_> = found.into_iter().map(|row| row.decode().ok()).collect();
@@ -220,7 +220,7 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
         conditions.add("id = ?", id.as_str().to_owned());
     }
     if let Some(owner) = &query.owner {
-        of_owner(&mut conditions, owner);
+        conditions.of_owner(owner);
     }
     if let Some(tenant) = &query.tenant {
         conditions.add("tenant = ?", tenant.as_str().to_owned());
@@ -235,12 +235,6 @@ fn matching(query: &DeadLetterQuery) -> (String, Conditions) {
         conditions.add("dead_ms < ?", until.0);
     }
     (format!("FROM dead_letters INDEXED BY {index}"), conditions)
-}
-
-/// What belongs to a tenant.
-fn of_owner(conditions: &mut Conditions, owner: &TenantId) {
-    conditions.add("tenant = ?", owner.as_str().to_owned());
-    conditions.literal("shared = 0");
 }
 
 fn raw_rows(

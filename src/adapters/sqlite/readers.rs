@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::locked;
+use crate::domain::id::TenantId;
 use crate::ports::StoreError;
 
 /// How many reads run at once. More would not read faster from one file.
@@ -86,6 +87,12 @@ impl Conditions {
         self.sql
             .push_str(if self.sql.is_empty() { "" } else { " AND " });
         self.sql.push_str(sql);
+    }
+
+    /// Adds that it belongs to a tenant.
+    pub(super) fn of_owner(&mut self, owner: &TenantId) {
+        self.add("tenant = ?", owner.as_str().to_owned());
+        self.literal("shared = 0");
     }
 
     /// The clause, beginning with `WHERE`; empty when there are no conditions.

@@ -204,3 +204,19 @@ fn an_array_is_met_by_one_of_its_values() {
         Some(json!([]))
     ));
 }
+
+/// A filter is kept as JSON and read again; found by fuzzing.
+#[test]
+fn a_long_number_is_the_same_after_it_was_kept() {
+    let written = "900719925474184467440737095516160993";
+    let filter = format!(r#"{{"data": {{"x": [{written}]}}}}"#);
+    let filter: serde_json::Value = serde_json::from_str(&filter).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&filter.to_string()).unwrap();
+    let data: serde_json::Value = serde_json::from_str(&format!(r#"{{"x": {written}}}"#)).unwrap();
+    for filter in [filter, kept] {
+        assert!(
+            compiled(&filter).matches(&event("t", &data), &ample()),
+            "{filter}"
+        );
+    }
+}
