@@ -7,6 +7,7 @@
 pub mod attempts;
 pub mod auth;
 pub mod conditional;
+pub mod console;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod explain;
 pub mod extract;
 pub mod limits;
 pub mod ops;
+pub mod overview;
 pub mod problem;
 pub mod quarantine;
 pub mod routes;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
+use tokio::sync::watch;
 use http::header::{self, HeaderName, HeaderValue};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -32,6 +35,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::codec::subscription::SpecRules;
 use crate::domain::address::EgressRules;
 use crate::domain::attempt::Attempt;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::lane::LaneState;
+use crate::domain::recent::Summary;
 use crate::domain::subscription::Subscription;
 use crate::ports::Ports;
 
@@ -55,12 +61,40 @@ pub trait Tester: Send + Sync {
     async fn test(&self, subscription: &Subscription) -> Result<Arc<Attempt>, String>;
 }
 
+/// How the pipeline of this process is doing; `app` connects the two.
+#[async_trait]
+pub trait Insight: Send + Sync {
+    /// The last hour's attempts: of all, or of what belongs to `tenant`, with at most `worst_max`
+    /// endpoints.
+    fn recent(&self, tenant: Option<&TenantId>, worst_max: usize) -> Summary;
+
+    /// The lane of an endpoint; `None` when it had no traffic of late.
+    fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState>;
+
+    /// How many attempts there have been, and when there are more.
+    fn attempts(&self) -> watch::Receiver<u64>;
+
+    /// Messages in each queue.
+    ///
+    /// # Errors
+    /// A sentence on why they cannot be counted.
+    async fn queues(&self) -> Result<Vec<(&'static str, u64)>, String>;
+
+    /// Whether events are taken and delivered.
+    ///
+    /// # Errors
+    /// A sentence on what is missing.
+    async fn ready(&self) -> Result<(), String>;
+}
+
 /// What every handler needs.
 pub struct ApiContext {
     /// The ways to the outside.
     pub ports: Ports,
     /// Sends test deliveries.
     pub tester: Arc<dyn Tester>,
+    /// How the pipeline is doing.
+    pub insight: Arc<dyn Insight>,
     /// What the installation says about subscriptions.
     pub rules: SpecRules,
     /// Where requests may go; whoever writes a URL that leads elsewhere is warned.
@@ -71,6 +105,8 @@ pub struct ApiContext {
     pub event_bytes_max: usize,
     /// Who is let in.
     pub gate: Gate,
+    /// The origins whose pages may show the console in a frame.
+    pub embed_in: Vec<String>,
 }
 
 /// The state of every handler.
@@ -82,6 +118,7 @@ pub fn router(api: Api) -> Router {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
     };
     routes::router(&api)
+        .merge(console::router(&api))
         .fallback(|| async { Problem::not_found("there is no such resource") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(fixed(header::CACHE_CONTROL, "no-store"))

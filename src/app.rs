@@ -18,12 +18,16 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::api::auth::Gate;
 use crate::api::ops::Operations;
-use crate::api::{self, ApiContext, Tester};
+use crate::api::{self, ApiContext, Insight, Tester};
 use crate::config::Config;
 use crate::domain::attempt::Attempt;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::lane::LaneState;
+use crate::domain::recent::Summary;
 use crate::domain::subscription::Subscription;
 use crate::pipeline::directory::EndpointDefaults;
 use crate::pipeline::{Pipeline, PipelineSettings, test_action};
@@ -81,10 +85,12 @@ impl Carillon {
         let context = ApiContext {
             ports,
             tester: door.clone(),
+            insight: door.clone(),
             rules: config.spec_rules(),
             egress: config.egress_rules(),
             encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
+            embed_in: config.http.embed_in.iter().map(|origin| origin.as_str().to_owned()).collect(),
             gate: Gate::new(admin_token.map(ExposeSecret::expose_secret), random),
         };
         Ok(Self {
@@ -196,6 +202,33 @@ impl Tester for Door {
 }
 
 #[async_trait]
+impl Insight for Door {
+    fn recent(&self, tenant: Option<&TenantId>, worst_max: usize) -> Summary {
+        let context = self.pipeline.context();
+        let now = context.ports.clock.now();
+        context.lately.summary(tenant, now, worst_max)
+    }
+
+    fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState> {
+        self.pipeline.lane(endpoint)
+    }
+
+    fn attempts(&self) -> watch::Receiver<u64> {
+        self.pipeline.context().lately.count()
+    }
+
+    async fn queues(&self) -> Result<Vec<(&'static str, u64)>, String> {
+        let sizes = tokio::time::timeout(QUEUE_SIZES_LIMIT, self.backend.queue_sizes());
+        let sizes = sizes.await.map_err(|_| "no answer in time".to_owned())?;
+        sizes.map_err(|error| error.to_string())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Operations::ready(self).await
+    }
+}
+
+#[async_trait]
 impl Operations for Door {
     async fn metrics(&self) -> Result<String, String> {
         self.pipeline.observe();
@@ -205,17 +238,15 @@ impl Operations for Door {
         metrics
             .audit_dropped
             .inc_by(dropped.saturating_sub(counted));
-        let sizes = tokio::time::timeout(QUEUE_SIZES_LIMIT, self.backend.queue_sizes()).await;
-        match sizes {
-            Ok(Ok(sizes)) => {
+        match self.queues().await {
+            Ok(sizes) => {
                 for (queue, size) in sizes {
                     let size = i64::try_from(size).unwrap_or(i64::MAX);
                     metrics.queue_messages.with_label_values(&[queue]).set(size);
                 }
             }
             // A scrape without queue sizes is better than none.
-            Ok(Err(error)) => tracing::warn!(%error, "queue sizes cannot be read"),
-            Err(_) => tracing::warn!("queue sizes cannot be read: no answer in time"),
+            Err(error) => tracing::warn!(error, "queue sizes cannot be read"),
         }
         metrics.render().map_err(|error| error.to_string())
     }

@@ -34,7 +34,7 @@ pub use sections::{
     Retry, Secrets, Shutdown, Telemetry,
 };
 pub use source::environment;
-pub use values::LogForm;
+pub use values::{LogForm, PageOrigin};
 
 /// The file that is read when no other is named, in the working directory.
 pub const FILE: &str = "carillon.toml";

@@ -17,6 +17,7 @@ pub mod lane;
 pub mod outcome;
 pub mod pattern;
 pub mod payload;
+pub mod recent;
 pub mod redelivery;
 pub mod retry;
 pub mod shares;

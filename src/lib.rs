@@ -11,3 +11,6 @@ pub mod domain;
 pub mod pipeline;
 pub mod ports;
 pub mod telemetry;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

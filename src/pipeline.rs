@@ -17,6 +17,7 @@ pub mod directory;
 pub mod health;
 pub mod in_flight;
 pub mod intake;
+pub mod lately;
 pub mod plan;
 pub mod record;
 pub mod send;
@@ -37,13 +38,14 @@ use admit::{Admission, Admit, AdmitSettings, Granted, Permit};
 use directory::{CompiledScope, Directory, Endpoint, EndpointDefaults};
 use health::Health;
 use in_flight::{InFlight, Waiting};
+use lately::Lately;
 use record::Follows;
 use settlement::Ticket;
 
 use crate::domain::decide::decide;
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{Answer, DeferReason, Freshness};
+use crate::domain::lane::{Answer, DeferReason, Freshness, LaneState};
 use crate::domain::outcome::Class;
 use crate::domain::subscription::Scope;
 use crate::ports::{Ports, StoreError};
@@ -83,6 +85,8 @@ pub struct Context {
     pub directory: Directory,
     /// How they have been of late.
     pub health: Health,
+    /// What was attempted lately.
+    pub lately: Lately,
 }
 
 /// A delivery on its way through the process.
@@ -123,6 +127,7 @@ impl Pipeline {
             telemetry,
             directory,
             health: Health::default(),
+            lately: Lately::default(),
         };
         let (intake, again) = InFlight::new(context.settings.prefetch);
         let pipeline = Self {
@@ -210,6 +215,11 @@ impl Pipeline {
             // Dropped half way, its message comes again.
             let _ = end.run_until_cancelled(running).await;
         });
+    }
+
+    /// How the lane of an endpoint is in this process; `None` when it had no traffic of late.
+    pub fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState> {
+        self.admit.lane(endpoint)
     }
 
     /// The parts that other doors (the API's Test action) use too.

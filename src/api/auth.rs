@@ -8,6 +8,8 @@
 //! *Invariant: no handler runs before [`authenticate`] has said who is asking*; the route
 //! table puts it in front of each.
 
+pub mod session;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -56,6 +58,10 @@ pub struct Gate {
 /// The admin token, as a digest: its length does not show in the time a check takes.
 struct AdminToken([u8; 32]);
 
+/// Put on a request that this process sends to itself, for a caller that was let in before.
+#[derive(Clone, Debug)]
+pub(super) struct Inside(pub Caller);
+
 /// What of a request is looked at here.
 struct Knock<'a> {
     method: &'a Method,
@@ -96,6 +102,18 @@ impl Caller {
     }
 }
 
+impl Access {
+    /// Lets `caller` through who may call the route.
+    fn check(self, caller: Caller) -> Result<Caller, Problem> {
+        match (&caller, self) {
+            (Caller::Tenant(_), Self::Admin) => Err(forbidden(
+                "this is for the admin token alone, and the token is a tenant's".to_owned(),
+            )),
+            _ => Ok(caller),
+        }
+    }
+}
+
 /// Who is asking, as [`authenticate`] found out.
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
@@ -112,14 +130,19 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let knock = Knock {
-        method: request.method(),
-        uri: request.uri(),
-        headers: request.headers(),
-        peer: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip()),
+    let admitted = match request.extensions().get::<Inside>() {
+        Some(Inside(caller)) => access.check(caller.clone()),
+        None => {
+            let peer = peer_of(request.extensions());
+            let knock = Knock {
+                method: request.method(),
+                uri: request.uri(),
+                headers: request.headers(),
+                peer,
+            };
+            api.gate.admit(&knock, access, api.ports.clock.now())
+        }
     };
-    let admitted = api.gate.admit(&knock, access, api.ports.clock.now());
     let taken = admitted.and_then(|caller| Ok((api.gate.take(&caller)?, caller)));
     match taken {
         Ok((_under_way, caller)) => {
@@ -128,6 +151,12 @@ pub async fn authenticate(
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Where a request comes from.
+fn peer_of(extensions: &http::Extensions) -> IpAddr {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip())
 }
 
 impl Gate {
@@ -170,12 +199,7 @@ impl Gate {
                 Caller::Admin
             }
         };
-        match (&caller, access) {
-            (Caller::Tenant(_), Access::Admin) => Err(forbidden(
-                "this is for the admin token alone, and the token is a tenant's".to_owned(),
-            )),
-            _ => Ok(caller),
-        }
+        access.check(caller)
     }
 
     /// Takes a request of the caller, under way as long as what is returned is held.

@@ -47,6 +47,11 @@ impl Problem {
         self.code
     }
 
+    /// Its sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Adds a member to the document.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

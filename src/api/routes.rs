@@ -11,7 +11,7 @@ use http::Method;
 
 use super::auth::{Access, authenticate};
 use super::{
-    Api, attempts, dead_letters, deliveries, events, explain, quarantine, secrets, subscriptions,
+    Api, attempts, dead_letters, deliveries, events, explain, overview, quarantine, secrets, subscriptions,
     tokens,
 };
 
@@ -50,6 +50,8 @@ pub fn table() -> Vec<Route> {
         at(&post_, "/v1/subscriptions/{id}/test", Tenants, post(subscriptions::test)),
         at(&post_, "/v1/subscriptions/{id}/rotate-secret", Tenants, post(subscriptions::rotate_secret)),
         at(&post_, "/v1/explain", Tenants, post(explain::run)),
+        at(&get_, "/v1/overview", Tenants, get(overview::show)),
+        at(&get_, "/v1/subscriptions/{id}/lane", Tenants, get(overview::lane)),
         at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
         at(&get_, "/v1/deliveries/{id}", Tenants, get(deliveries::show)),
         at(&post_, "/v1/deliveries/{id}/redeliver", Tenants, post(deliveries::redeliver)),

@@ -266,7 +266,7 @@ fn too_many_secrets() -> Problem {
 }
 
 /// The one that has this id; those that the caller must not see are not there.
-async fn find(
+pub(super) async fn find(
     api: &Api,
     caller: &Caller,
     id: &SubscriptionId,

@@ -160,7 +160,7 @@ fn next(item: &Value, now: UnixMillis) -> String {
         action => action,
     };
     match UnixMillis::parse_rfc3339(&text_of(item, "next_at")) {
-        Some(at) => format!("{action} {}", output::relative(at, now)),
+        Some(at) => format!("{action} {}", at.beside(now)),
         None => action,
     }
 }

@@ -186,7 +186,7 @@ pub fn short_time_of(item: &Value, name: &str, now: UnixMillis) -> String {
     let (text, today) = (at.to_string(), now.to_string());
     match (text.get(..10), text.get(11..16), text.get(11..19)) {
         (date, _, Some(time)) if date == today.get(..10) => {
-            format!("{time}Z ({})", relative(at, now))
+            format!("{time}Z ({})", at.beside(now))
         }
         (Some(date), Some(time), _) => format!("{date} {time}Z"),
         _ => text,
@@ -198,31 +198,7 @@ pub fn moment(at: UnixMillis, now: UnixMillis) -> String {
     let text = at.to_string();
     // The text has a fixed form: the date, `T`, the time to the second, a fraction.
     let short = text.get(..19).unwrap_or(&text).replace('T', " ");
-    format!("{short}Z ({})", relative(at, now))
-}
-
-/// `5m ago`, `in 2h`, `now`.
-pub fn relative(at: UnixMillis, now: UnixMillis) -> String {
-    let (past, future) = (now.since(at), at.since(now));
-    if past.max(future) < Duration::from_secs(1) {
-        "now".to_owned()
-    } else if past > future {
-        format!("{} ago", span(past))
-    } else {
-        format!("in {}", span(future))
-    }
-}
-
-/// A duration in its largest fitting unit: `250ms`, `42s`, `5m`, `3h`, `2d`.
-pub fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 => format!("{}ms", duration.as_millis()),
-        1..=119 => format!("{seconds}s"),
-        120..=7199 => format!("{}m", seconds / 60),
-        7200..=172_799 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    format!("{short}Z ({})", at.beside(now))
 }
 
 /// `1 event`, `2 events`.
@@ -319,7 +295,7 @@ mod tests {
         assert_eq!(time_of(&item, "b", now), "2026-03-01 15:30:00Z (in 3h)");
         assert_eq!(time_of(&item, "c", now), "x");
         assert_eq!(time_of(&item, "absent", now), "");
-        assert_eq!(relative(now, now), "now");
+        assert_eq!(now.beside(now), "now");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::domain::timestamp::UnixMillis;
 
 /// What every tenant token begins with.
 pub const PREFIX: &str = "ct_";
+/// What every session of the admin begins with.
+const SESSION_PREFIX: &str = "cs_";
 /// Rounds of the derivation: what each guess costs.
 const ROUNDS: u32 = 100_000;
 /// Longest token that is looked at: the longest tenant, escaped, and its frame are far shorter.
@@ -66,32 +68,51 @@ impl TokenKey {
             expires_at: token.expires_at.seconds(),
         };
         // A struct of a text and a number is always JSON.
-        let payload = serde_json::to_vec(&payload).unwrap_or_default();
-        let mut text = format!("{PREFIX}{}", BASE64URL.encode(payload));
+        self.seal(PREFIX, &serde_json::to_vec(&payload).unwrap_or_default())
+    }
+
+    /// Reads a token that this key made, expired or not; `None` for anything else.
+    pub fn read(&self, text: &str) -> Option<TenantToken> {
+        let payload = self.open(PREFIX, text)?;
+        let payload: Payload<'_> = serde_json::from_slice(&payload).ok()?;
+        Some(TenantToken {
+            tenant: TenantId::parse(&payload.tenant).ok()?,
+            expires_at: UnixMillis(payload.expires_at.checked_mul(1000)?),
+        })
+    }
+
+    /// The text of a session of the admin: `cs_<payload>.<tag>`, the payload Unix seconds.
+    pub fn write_session(&self, expires_at: UnixMillis) -> Zeroizing<String> {
+        self.seal(SESSION_PREFIX, expires_at.seconds().to_string().as_bytes())
+    }
+
+    /// Until when this session is the admin's; `None` when this key did not make it.
+    pub fn read_session(&self, text: &str) -> Option<UnixMillis> {
+        let payload = self.open(SESSION_PREFIX, text)?;
+        let seconds: i64 = std::str::from_utf8(&payload).ok()?.parse().ok()?;
+        Some(UnixMillis(seconds.checked_mul(1000)?))
+    }
+
+    fn seal(&self, prefix: &str, payload: &[u8]) -> Zeroizing<String> {
+        let mut text = format!("{prefix}{}", BASE64URL.encode(payload));
         let tag = BASE64URL.encode(tag(&self.0, &text));
         text.push('.');
         text.push_str(&tag);
         Zeroizing::new(text)
     }
 
-    /// Reads a token that this key made, expired or not; `None` for anything else. The tag is
-    /// compared in constant time, before anything is decoded.
-    pub fn read(&self, text: &str) -> Option<TenantToken> {
+    /// The payload. The tag is compared in constant time, before anything is decoded.
+    fn open(&self, prefix: &str, text: &str) -> Option<Vec<u8>> {
         if text.len() > BYTES_MAX {
             return None;
         }
         let (signed, given) = text.split_once('.')?;
-        let payload = signed.strip_prefix(PREFIX)?;
+        let payload = signed.strip_prefix(prefix)?;
         let given = BASE64URL.decode(given).ok()?;
         if !bool::from(tag(&self.0, signed).ct_eq(&given)) {
             return None;
         }
-        let payload = BASE64URL.decode(payload).ok()?;
-        let payload: Payload<'_> = serde_json::from_slice(&payload).ok()?;
-        Some(TenantToken {
-            tenant: TenantId::parse(&payload.tenant).ok()?,
-            expires_at: UnixMillis(payload.expires_at.checked_mul(1000)?),
-        })
+        BASE64URL.decode(payload).ok()
     }
 }
 
@@ -122,6 +143,18 @@ mod tests {
         );
         assert_eq!(TokenKey::of_admin_token("two").read(&text), None);
         assert_eq!(TokenKey::random([0; 32]).read(&text), None);
+    }
+
+    #[test]
+    fn a_session_is_no_token_and_a_token_no_session() {
+        let key = TokenKey::of_admin_token("one");
+        let session = key.write_session(UnixMillis(1_772_368_200_000));
+        let read = key.read_session(&session);
+        assert_eq!(read, Some(UnixMillis(1_772_368_200_000)));
+        assert_eq!(TokenKey::of_admin_token("two").read_session(&session), None);
+        assert_eq!(key.read(&session), None);
+        assert_eq!(key.read_session(&key.write(&token())), None);
+        assert_eq!(key.read(&session.replace("cs_", "ct_")), None);
     }
 
     /// Made with another implementation: Python's `hashlib`, `hmac`, `json` and `base64`.

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::connection::{BrokerUrls, RedisUrl};
 use super::schema::{self, Given, Kind as _, Problem, Section, Setting, sections};
-use super::values::{LogForm, PrefixRule};
+use super::values::{LogForm, PageOrigin, PrefixRule};
 use crate::domain::keys::KeyRing;
 use crate::domain::subscription::RateLimit;
 
@@ -75,6 +75,9 @@ sections! {
         listen: SocketAddr = loopback(8080),
         /// The bearer token that may do everything; at least 16 characters are advised.
         admin_token: Option<SecretString> = None,
+        /// The origins whose pages may show the console in a frame, such as
+        /// `["https://app.example.com"]`; by default none may.
+        embed_in: Vec<PageOrigin> = Vec::new(),
     }
 
     /// The listener for operations: `/metrics`, `/livez`, `/readyz`.

@@ -285,6 +285,43 @@ impl Item for IpNet {
     const MANY: &'static str = "networks or addresses such as `[\"10.0.0.0/8\"]`";
 }
 
+/// The origin of a page (RFC 6454): a scheme, a host and perhaps a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageOrigin(String);
+
+impl PageOrigin {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Kind for PageOrigin {
+    const TEXT: bool = true;
+
+    fn form() -> String {
+        "an origin such as `\"https://app.example.com\"`".to_owned()
+    }
+
+    fn read(value: &Value) -> Result<Self, Problem> {
+        let text = text::<Self>(value)?;
+        let url = Url::parse(text).ok();
+        let origin = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let origin = origin.map(|url| url.origin().ascii_serialization());
+        // With a path, or anything else behind it, it is more than an origin.
+        let origin = origin.filter(|origin| text.trim_end_matches('/') == origin);
+        origin.map(Self).ok_or_else(|| wrong::<Self>(value))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(&self.0))
+    }
+}
+
+impl Item for PageOrigin {
+    const MANY: &'static str = "origins such as `[\"https://app.example.com\"]`";
+}
+
 impl Kind for Url {
     const TEXT: bool = true;
 

@@ -6,6 +6,7 @@
 //! will take within a few seconds, and hands out spread times to what it turns away, so
 //! that a backlog returns paced.
 
+mod state;
 mod under_way;
 mod verdict;
 
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use under_way::Pass;
+pub use state::{CircuitState, LaneState};
 pub use verdict::{Answer, Awaits, DeferReason, Freshness, RateWait, Room, Verdict};
 
 use under_way::UnderWay;

@@ -50,6 +50,30 @@ impl UnixMillis {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// As people say it at `now`: `5m ago`, `in 2h`, `now`.
+    pub fn beside(self, now: Self) -> String {
+        let (past, future) = (now.since(self), self.since(now));
+        if past.max(future) < Duration::from_secs(1) {
+            "now".to_owned()
+        } else if past > future {
+            format!("{} ago", in_words(past))
+        } else {
+            format!("in {}", in_words(future))
+        }
+    }
+}
+
+/// A duration in its largest fitting unit: `250ms`, `42s`, `5m`, `3h`, `2d`.
+fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// RFC 3339 in UTC with milliseconds: `2026-03-01T12:30:00.000Z`.

@@ -20,7 +20,7 @@ use state::{IDLE_FOR, Rings, State};
 use super::turns::Turns;
 use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{Answer, Awaits, DeferReason, Freshness, Pass, Verdict};
+use crate::domain::lane::{Answer, Awaits, DeferReason, Freshness, LaneState, Pass, Verdict};
 use crate::domain::subscription::{RateLimit, Scope};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{RateAsk, SharedRates};
@@ -295,6 +295,15 @@ impl<W> Admit<W> {
             }
         }
         counts
+    }
+}
+
+impl<W> Admit<W> {
+    /// How the lane of `endpoint` is; `None` when there is none.
+    pub fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState> {
+        let now = self.inner.clock.elapsed();
+        let state = self.inner.lock();
+        state.lanes.get(endpoint).map(|entry| entry.lane.state(now))
     }
 }
 

@@ -56,6 +56,7 @@ pub fn record(
     });
     let finished = AttemptFinished { attempt: &attempt };
     context.telemetry.emit(finished);
+    context.lately.note(&attempt, context.ports.clock.now());
     context.ports.audit.append(Arc::clone(&attempt));
     attempt
 }

@@ -19,6 +19,7 @@ redis.prefix | "carillon" | "true"
 embedded.path | "carillon.db" | "/var/lib/c.db"
 http.listen | "127.0.0.1:8080" | "[::]:80"
 http.admin_token | unset | "1234567890123456" | "…"
+http.embed_in | [] | ["https://app.example.com/"] | ["https://app.example.com"]
 ops.listen | "127.0.0.1:9464" | "0.0.0.0:9000"
 intake.prefetch | 1000 | 2000
 intake.max_event_bytes | 1048576 | 4096

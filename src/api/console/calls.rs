@@ -1,0 +1,166 @@
+//! What a page asks of the API, in this process and as its visitor.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::request::Builder;
+use http::{Method, Request, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower::Service as _;
+
+use super::super::auth::{Caller, Inside};
+
+/// Longest answer: a page of attempts with their bodies.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The API, asked as one caller.
+pub struct Calls {
+    routes: Router,
+    caller: Caller,
+}
+
+/// What the API says no with.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The problem document (RFC 9457).
+    pub problem: Value,
+}
+
+impl Refusal {
+    /// Its sentence.
+    pub fn detail(&self) -> &str {
+        let detail = self.problem["detail"].as_str();
+        detail.unwrap_or("the API said no, and not why")
+    }
+
+    /// The field at fault.
+    pub fn field(&self) -> Option<&str> {
+        self.problem["field"].as_str()
+    }
+
+    fn unreadable(detail: String) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            problem: serde_json::json!({ "detail": detail }),
+        }
+    }
+}
+
+impl Calls {
+    /// The API as `caller` has it.
+    pub fn new(routes: Router, caller: Caller) -> Self {
+        Self { routes, caller }
+    }
+
+    /// Reads what is at `path`; parts of `query` that are empty are left out.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, Refusal> {
+        let mut query_text = url::form_urlencoded::Serializer::new(String::new());
+        query_text.extend_pairs(query.iter().filter(|(_, value)| !value.is_empty()));
+        let target = format!("{}?{}", target(path), query_text.finish());
+        let request = Request::builder().uri(target);
+        self.ask(request, &Value::Null).await
+    }
+
+    /// The same, with its entity tag.
+    pub async fn get_tagged<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+    ) -> Result<(T, String), Refusal> {
+        let request = Request::builder().uri(target(path));
+        let (answer, etag) = self.answer(request, &Value::Null).await?;
+        Ok((answer, etag))
+    }
+
+    /// Has something done.
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<T, Refusal> {
+        let request = Request::builder().method(method).uri(target(path));
+        self.ask(request, body).await
+    }
+
+    /// Changes what is at `path`, if it is still what has this entity tag.
+    pub async fn change<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        etag: &str,
+        body: &Value,
+    ) -> Result<T, Refusal> {
+        let mut request = Request::builder().method(Method::PATCH).uri(target(path));
+        if !etag.is_empty() {
+            request = request.header(header::IF_MATCH, etag);
+        }
+        self.ask(request, body).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: Builder,
+        body: &Value,
+    ) -> Result<T, Refusal> {
+        self.answer(request, body).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer with its entity tag, if it has one.
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: Builder,
+        body: &Value,
+    ) -> Result<(T, String), Refusal> {
+        let body = match body {
+            Value::Null => Body::empty(),
+            body => Body::from(body.to_string()),
+        };
+        let request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .extension(Inside(self.caller.clone()))
+            .body(body)
+            .map_err(|error| Refusal::unreadable(error.to_string()))?;
+        let Ok(answer) = self.routes.clone().call(request).await;
+        let status = answer.status();
+        let etag = answer.headers().get(header::ETAG);
+        let etag = etag.and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let etag = etag.to_owned();
+        let bytes = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await;
+        let bytes = bytes.map_err(|error| Refusal::unreadable(error.to_string()))?;
+        let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        let unreadable = |error: serde_json::Error| {
+            Refusal::unreadable(format!("the answer cannot be read: {error}"))
+        };
+        if status.is_success() {
+            let answer = serde_json::from_slice(text).map_err(unreadable)?;
+            return Ok((answer, etag));
+        }
+        let problem = serde_json::from_slice(text).map_err(unreadable)?;
+        Err(Refusal { status, problem })
+    }
+}
+
+/// The path of a resource, each part of it escaped.
+fn target(path: &[&str]) -> String {
+    let mut target = "/v1".to_owned();
+    for part in path {
+        target.push('/');
+        target.extend(percent(part));
+    }
+    target
+}
+
+/// Every byte escaped (RFC 3986 section 2.1) that is not unreserved.
+fn percent(part: &str) -> impl Iterator<Item = String> + '_ {
+    part.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    })
+}

@@ -1,0 +1,80 @@
+//! The first page: how it is going.
+
+use askama::Template;
+use axum::response::Response;
+
+use super::page::{Frame, failed, render};
+use super::view::{Attempt, List, Minute, Overview};
+use super::visitor::Visitor;
+
+/// How high the chart is, in units of its own.
+const HEIGHT: u64 = 100;
+/// How wide a minute is.
+const STEP: usize = 10;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    overview: Overview,
+    bars: Vec<Bar>,
+    /// Attempts of the busiest minute.
+    most: u64,
+    failures: Vec<Attempt>,
+}
+
+/// A minute of the chart: what was delivered stands below, what failed on it.
+struct Bar {
+    x: usize,
+    delivered_y: u64,
+    delivered_height: u64,
+    failed_y: u64,
+    failed_height: u64,
+    title: String,
+}
+
+/// How it is going.
+pub async fn show(visitor: Visitor) -> Response {
+    let overview: Overview = match visitor.calls.get(&["overview"], &[]).await {
+        Ok(overview) => overview,
+        Err(refusal) => return failed(&visitor, "overview", &refusal),
+    };
+    let query = [("outcome", "failed"), ("limit", "5")];
+    let failures = visitor.calls.get(&["attempts"], &query).await;
+    let failures = failures.map_or(Vec::new(), |list: List<Attempt>| list.items);
+    let most = overview.minutes.iter().map(|minute| minute.counts.attempts());
+    let most = most.max().unwrap_or(0);
+    let bars = overview.minutes.iter().enumerate();
+    render(&OverviewPage {
+        frame: Frame::of(&visitor, "overview", "Overview"),
+        bars: bars.map(|(n, minute)| bar(n, minute, most)).collect(),
+        most,
+        failures,
+        overview,
+    })
+}
+
+fn bar(n: usize, minute: &Minute, most: u64) -> Bar {
+    let counts = &minute.counts;
+    // What is there is seen, however little it is beside the most.
+    let scaled = |count: u64| match count * HEIGHT / most.max(1) {
+        0 if count > 0 => 2,
+        height => height,
+    };
+    let failed_height = scaled(counts.failed);
+    let delivered_height = scaled(counts.delivered).min(HEIGHT - failed_height);
+    let delivered_y = HEIGHT - delivered_height;
+    Bar {
+        x: n * STEP,
+        delivered_y,
+        delivered_height,
+        failed_y: delivered_y - failed_height,
+        failed_height,
+        title: format!(
+            "{}: {} delivered, {} failed",
+            minute.at.get(11..16).unwrap_or_default(),
+            counts.delivered,
+            counts.failed
+        ),
+    }
+}

@@ -1,0 +1,181 @@
+//! What all pages have: the frame around them, how they are rendered, and forms.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::{FromRequest, Request};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use http::StatusCode;
+
+use super::super::extract::Body;
+use super::super::problem::Problem;
+use super::Pages;
+use super::calls::Refusal;
+use super::view::When;
+use super::visitor::Visitor;
+use crate::domain::timestamp::UnixMillis;
+
+/// The frame around a page.
+pub struct Frame {
+    /// The page's title.
+    pub title: String,
+    /// The entry of the menu that leads there.
+    pub section: &'static str,
+    /// Whether the admin looks.
+    pub is_admin: bool,
+    /// Whose things alone are seen; empty for the admin.
+    pub tenant: String,
+    /// Whether there is anything to sign out of.
+    pub signed_in: bool,
+    now: UnixMillis,
+}
+
+/// Something that was done or refused, said at the top of a page.
+pub struct Notice {
+    /// Whether it is bad news.
+    pub is_bad: bool,
+    /// A sentence.
+    pub text: String,
+}
+
+/// The fields of a form.
+pub struct Form(HashMap<String, String>);
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    frame: Frame,
+    detail: String,
+}
+
+impl Frame {
+    /// The frame of a page in `section` of the menu.
+    pub fn of(visitor: &Visitor, section: &'static str, title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            section,
+            is_admin: visitor.is_admin(),
+            tenant: visitor.tenant().to_owned(),
+            signed_in: visitor.signed_in,
+            now: visitor.now,
+        }
+    }
+
+    /// The frame of a page for someone who is not signed in.
+    pub fn of_nobody(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            section: "",
+            is_admin: false,
+            tenant: String::new(),
+            signed_in: false,
+            now: UnixMillis(0),
+        }
+    }
+
+    /// The menu: each section with its page and its name.
+    pub fn menu(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let all = [
+            ("overview", "/", "Overview"),
+            ("subscriptions", "/subscriptions", "Subscriptions"),
+            ("attempts", "/attempts", "Attempts"),
+            ("dead-letters", "/dead-letters", "Dead letters"),
+            ("quarantine", "/quarantine", "Quarantine"),
+            ("publish", "/publish", "Publish"),
+        ];
+        let is_for = |section: &str| self.is_admin || section != "quarantine";
+        all.into_iter().filter(|(section, ..)| is_for(section)).collect()
+    }
+
+    /// A time of the API, as people read it.
+    pub fn when(&self, at: &str) -> When {
+        When::of(at, self.now)
+    }
+
+    /// The same; a dash where there is none.
+    pub fn when_any(&self, at: &Option<String>) -> When {
+        self.when(at.as_deref().unwrap_or_default())
+    }
+}
+
+impl Notice {
+    /// Something was done.
+    pub fn good(text: impl Into<String>) -> Option<Self> {
+        let (is_bad, text) = (false, text.into());
+        Some(Self { is_bad, text })
+    }
+
+    /// It was refused.
+    pub fn bad(refusal: &Refusal) -> Option<Self> {
+        let (is_bad, text) = (true, refusal.detail().to_owned());
+        Some(Self { is_bad, text })
+    }
+}
+
+impl Form {
+    /// A field without the space around it; empty when it is absent.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", |value| value.trim())
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl FromRequest<Pages> for Form {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, pages: &Pages) -> Result<Self, Response> {
+        let body = Body::from_request(request, pages).await;
+        let Body(bytes) = body.map_err(|problem| refused(&problem))?;
+        let pairs = url::form_urlencoded::parse(&bytes).into_owned();
+        Ok(Self(pairs.collect()))
+    }
+}
+
+/// A page.
+pub fn render(page: &impl Template) -> Response {
+    render_as(StatusCode::OK, page)
+}
+
+/// A page with another status.
+pub fn render_as(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page of the console cannot be rendered");
+            Problem::internal().into_response()
+        }
+    }
+}
+
+/// To another page, after something was done.
+pub fn go(to: &str) -> Response {
+    Redirect::to(to).into_response()
+}
+
+/// The page in place of one that the API has nothing for.
+pub fn failed(visitor: &Visitor, section: &'static str, refusal: &Refusal) -> Response {
+    let title = match refusal.status {
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::FORBIDDEN => "Not yours to see",
+        StatusCode::SERVICE_UNAVAILABLE => "Not available now",
+        _ => "That did not work",
+    };
+    let page = ProblemPage {
+        frame: Frame::of(visitor, section, title),
+        detail: refusal.detail().to_owned(),
+    };
+    render_as(refusal.status, &page)
+}
+
+/// The page for whom nothing is answered.
+pub fn refused(problem: &Problem) -> Response {
+    let page = ProblemPage {
+        frame: Frame::of_nobody("Refused"),
+        detail: problem.detail().to_owned(),
+    };
+    render_as(problem.status(), &page)
+}

@@ -1,0 +1,313 @@
+//! What was attempted within the last hour, by the minute: of everyone, and of each endpoint.
+//!
+//! Counts of one process, for people who look: what is kept for longer is in the metrics, and
+//! what is exact in the audit log. The caller says what time it is.
+
+use std::collections::HashMap;
+
+use super::attempt::Attempt;
+use super::id::{SubscriptionId, TenantId};
+use super::timestamp::UnixMillis;
+
+/// How many minutes are kept.
+pub const MINUTES: usize = 60;
+/// Endpoints that are counted each by itself: about 1 KiB each.
+const ENDPOINTS_MAX: usize = 5_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// The attempts of one minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Minute {
+    /// Those that were delivered.
+    pub delivered: u32,
+    /// The others.
+    pub failed: u32,
+    /// How long all of them took together.
+    pub total_ms: u64,
+}
+
+/// The attempts of the last minutes.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    minutes: [Minute; MINUTES],
+    /// The minute that was counted last, since the Unix epoch.
+    last: i64,
+}
+
+/// The attempts of one endpoint.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    /// Whose subscription it is; `None` for one of every tenant.
+    tenant: Option<TenantId>,
+    activity: Activity,
+}
+
+/// The attempts of all.
+#[derive(Clone, Debug, Default)]
+pub struct Recent {
+    all: Activity,
+    endpoints: HashMap<SubscriptionId, Endpoint>,
+    swept: i64,
+}
+
+/// What one looks at.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The minutes, the oldest first.
+    pub minutes: [Minute; MINUTES],
+    /// All of them together.
+    pub sum: Minute,
+    /// Endpoints with failures, those with the most first.
+    pub worst: Vec<(SubscriptionId, Minute)>,
+}
+
+impl Minute {
+    /// Counts what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.delivered = self.delivered.saturating_add(other.delivered);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.total_ms = self.total_ms.saturating_add(other.total_ms);
+    }
+
+    /// Attempts of either kind.
+    pub fn attempts(&self) -> u64 {
+        u64::from(self.delivered) + u64::from(self.failed)
+    }
+
+    /// How long one took on average, in milliseconds; `None` without any.
+    pub fn mean_ms(&self) -> Option<u64> {
+        self.total_ms.checked_div(self.attempts())
+    }
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            minutes: [Minute::default(); MINUTES],
+            last: 0,
+        }
+    }
+}
+
+impl Activity {
+    /// Counts one in `minute`. What comes late counts as of the last minute.
+    fn note(&mut self, minute: i64, one: &Minute) {
+        self.go_on(minute);
+        let place = place(self.last);
+        if let Some(counted) = self.minutes.get_mut(place) {
+            counted.add(one);
+        }
+    }
+
+    /// Empties the places of the minutes that have passed since the last.
+    fn go_on(&mut self, minute: i64) {
+        let kept = i64::try_from(MINUTES).unwrap_or(i64::MAX);
+        let from = (self.last + 1).max(minute - kept + 1);
+        for passed in from..=minute {
+            if let Some(counted) = self.minutes.get_mut(place(passed)) {
+                *counted = Minute::default();
+            }
+        }
+        self.last = self.last.max(minute);
+    }
+
+    /// The minutes up to `minute`, the oldest first.
+    fn up_to(&self, minute: i64) -> [Minute; MINUTES] {
+        let mut now = self.clone();
+        now.go_on(minute);
+        std::array::from_fn(|n| {
+            let n = i64::try_from(n + 1).unwrap_or(0);
+            now.minutes
+                .get(place(now.last + n))
+                .copied()
+                .unwrap_or_default()
+        })
+    }
+}
+
+/// Where a minute is kept.
+fn place(minute: i64) -> usize {
+    let kept = i64::try_from(MINUTES).unwrap_or(1);
+    usize::try_from(minute.rem_euclid(kept)).unwrap_or(0)
+}
+
+impl Recent {
+    /// Counts an attempt that ended at `now`.
+    pub fn note(&mut self, attempt: &Attempt, now: UnixMillis) {
+        let minute = now.0.div_euclid(MINUTE_MS);
+        let failed = attempt.reason.is_some();
+        let one = Minute {
+            delivered: u32::from(!failed),
+            failed: u32::from(failed),
+            total_ms: u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.all.note(minute, &one);
+        if !self.endpoints.contains_key(&attempt.subscription) && !self.has_room(minute) {
+            return;
+        }
+        let endpoint = self.endpoints.entry(attempt.subscription.clone());
+        let endpoint = endpoint.or_insert_with(|| Endpoint {
+            tenant: (!attempt.shared).then(|| attempt.tenant.clone()),
+            activity: Activity::default(),
+        });
+        endpoint.activity.note(minute, &one);
+    }
+
+    /// Whether there is room for another endpoint; once a minute, those without attempts go.
+    fn has_room(&mut self, minute: i64) -> bool {
+        if self.endpoints.len() >= ENDPOINTS_MAX && self.swept < minute {
+            self.swept = minute;
+            let kept = i64::try_from(MINUTES).unwrap_or(i64::MAX);
+            self.endpoints
+                .retain(|_, endpoint| endpoint.activity.last > minute - kept);
+        }
+        self.endpoints.len() < ENDPOINTS_MAX
+    }
+
+    /// The last hour: of all, or of what belongs to `tenant`; at most `worst_max` endpoints.
+    pub fn summary(
+        &self,
+        tenant: Option<&TenantId>,
+        now: UnixMillis,
+        worst_max: usize,
+    ) -> Summary {
+        let minute = now.0.div_euclid(MINUTE_MS);
+        let mut minutes = [Minute::default(); MINUTES];
+        if tenant.is_none() {
+            minutes = self.all.up_to(minute);
+        }
+        let mut worst = Vec::new();
+        let is_wanted = |endpoint: &Endpoint| tenant.is_none() || endpoint.tenant.as_ref() == tenant;
+        for (id, endpoint) in self.endpoints.iter().filter(|(_, one)| is_wanted(one)) {
+            let own = endpoint.activity.up_to(minute);
+            let mut sum = Minute::default();
+            own.iter().for_each(|minute| sum.add(minute));
+            if tenant.is_some() {
+                minutes.iter_mut().zip(&own).for_each(|(all, own)| all.add(own));
+            }
+            if sum.failed > 0 {
+                worst.push((id.clone(), sum));
+            }
+        }
+        worst.sort_by(|(a_id, a), (b_id, b)| b.failed.cmp(&a.failed).then_with(|| a_id.cmp(b_id)));
+        worst.truncate(worst_max);
+        let mut sum = Minute::default();
+        minutes.iter().for_each(|minute| sum.add(minute));
+        Summary {
+            minutes,
+            sum,
+            worst,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::attempt::{NextAction, SentRequest, Timing};
+    use crate::domain::id::{DeliveryId, EventId, EventType};
+    use crate::domain::outcome::Reason;
+
+    fn attempt(subscription: &str, tenant: &str, failed: bool) -> Attempt {
+        Attempt {
+            delivery: DeliveryId::parse("msg_1").unwrap(),
+            number: 1,
+            redrives: 0,
+            subscription: SubscriptionId::parse(subscription).unwrap(),
+            shared: subscription.starts_with("sub_shared"),
+            tenant: TenantId::parse(tenant).unwrap(),
+            event: EventId::parse("e").unwrap(),
+            kind: EventType::parse("t").unwrap(),
+            at: UnixMillis(0),
+            request: SentRequest {
+                url: String::new(),
+                headers: Vec::new(),
+                body: bytes::Bytes::new(),
+                body_cut: false,
+            },
+            response: None,
+            reason: failed.then_some(Reason::Timeout),
+            detail: String::new(),
+            timing: Timing {
+                total: Duration::from_millis(30),
+                ..Timing::default()
+            },
+            next_action: NextAction::None,
+            next_at: None,
+            test: false,
+        }
+    }
+
+    fn at(minute: i64) -> UnixMillis {
+        UnixMillis(29_539_471 * MINUTE_MS + minute * MINUTE_MS + 7)
+    }
+
+    #[test]
+    fn minutes_pass_and_are_forgotten() {
+        let mut recent = Recent::default();
+        for minute in [0, 0, 3, 59] {
+            recent.note(&attempt("sub_a", "acme", minute == 3), at(minute));
+        }
+        let summary = recent.summary(None, at(59), 9);
+        let counts = summary.minutes.map(|minute| minute.attempts());
+        assert_eq!((counts[0], counts[3], counts[59]), (2, 1, 1));
+        assert_eq!((summary.sum.delivered, summary.sum.failed), (3, 1));
+        assert_eq!(summary.sum.mean_ms(), Some(30));
+        assert_eq!(recent.summary(None, at(60), 9).sum.attempts(), 2);
+        assert_eq!(recent.summary(None, at(62), 9).sum.attempts(), 2);
+        assert_eq!(recent.summary(None, at(63), 9).sum.attempts(), 1);
+        let none = recent.summary(None, at(500), 9).sum;
+        assert_eq!((none.attempts(), none.mean_ms()), (0, None));
+        recent.note(&attempt("sub_a", "acme", false), at(10_000));
+        assert_eq!(recent.summary(None, at(10_000), 9).sum.attempts(), 1);
+    }
+
+    /// A clock that goes back loses nothing and brings nothing back.
+    #[test]
+    fn what_comes_late_counts_as_of_the_last_minute() {
+        let mut recent = Recent::default();
+        recent.note(&attempt("sub_a", "acme", false), at(5));
+        recent.note(&attempt("sub_a", "acme", false), at(4));
+        let minutes = recent.summary(None, at(5), 9).minutes;
+        assert_eq!(minutes[59].attempts(), 2);
+        assert_eq!(recent.summary(None, at(4), 9).sum.attempts(), 2);
+    }
+
+    #[test]
+    fn a_tenant_sees_what_is_its_own() {
+        let mut recent = Recent::default();
+        for (subscription, tenant, failed) in [
+            ("sub_a", "acme", true),
+            ("sub_a", "acme", true),
+            ("sub_b", "acme", true),
+            ("sub_c", "bell", true),
+            ("sub_shared", "acme", true),
+            ("sub_d", "acme", false),
+        ] {
+            recent.note(&attempt(subscription, tenant, failed), at(1));
+        }
+        let acme = TenantId::parse("acme").unwrap();
+        let own = recent.summary(Some(&acme), at(1), 9);
+        assert_eq!((own.sum.delivered, own.sum.failed), (1, 3));
+        let ids: Vec<_> = own.worst.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["sub_a", "sub_b"]);
+        let all = recent.summary(None, at(1), 2);
+        assert_eq!(all.sum.failed, 5);
+        assert_eq!(all.worst.len(), 2);
+    }
+
+    #[test]
+    fn endpoints_are_bounded() {
+        let mut recent = Recent::default();
+        let many = i64::try_from(ENDPOINTS_MAX).unwrap() + 10;
+        for n in 0..many {
+            recent.note(&attempt(&format!("sub_{n}"), "acme", true), at(0));
+        }
+        assert_eq!(recent.endpoints.len(), ENDPOINTS_MAX);
+        assert_eq!(recent.summary(None, at(0), 9).sum.attempts(), many.unsigned_abs());
+        recent.note(&attempt("sub_new", "acme", true), at(60));
+        assert_eq!(recent.endpoints.len(), 1);
+    }
+}
