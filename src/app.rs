@@ -90,7 +90,12 @@ impl Carillon {
             egress: config.egress_rules(),
             encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
-            embed_in: config.http.embed_in.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            embed_in: config
+                .http
+                .embed_in
+                .iter()
+                .map(|origin| origin.as_str().to_owned())
+                .collect(),
             gate: Gate::new(admin_token.map(ExposeSecret::expose_secret), random),
         };
         Ok(Self {

@@ -49,8 +49,7 @@ pub async fn show(State(api): State<Api>, caller: Caller) -> Result<Json<Value>,
         Caller::Tenant(_) => None,
     };
     let named = |(name, size): (&str, u64)| (name.to_owned(), json!(size));
-    let queues: Option<Map<_, _>> =
-        queues.map(|sizes| sizes.into_iter().map(named).collect());
+    let queues: Option<Map<_, _>> = queues.map(|sizes| sizes.into_iter().map(named).collect());
     Ok(Json(json!({
         "ready": not_ready.is_none(),
         "not_ready": not_ready.filter(|_| caller == Caller::Admin),

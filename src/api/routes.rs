@@ -11,8 +11,8 @@ use http::Method;
 
 use super::auth::{Access, authenticate};
 use super::{
-    Api, attempts, dead_letters, deliveries, events, explain, overview, quarantine, secrets, subscriptions,
-    tokens,
+    Api, attempts, dead_letters, deliveries, events, explain, overview, quarantine, secrets,
+    subscriptions, tokens,
 };
 
 /// Largest request body, but for those named otherwise.

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -207,54 +206,6 @@ pub fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{plural}")
 }
 
-/// JSON text with line breaks and indents; members and numbers stay as they were written.
-/// For text that is valid JSON.
-pub fn pretty(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let indent = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
-    };
-    let mut chars = json.chars().filter(|c| !c.is_control()).peekable();
-    while let Some(c) = chars.next() {
-        if in_string {
-            out.push(c);
-            in_string = escaped || c != '"';
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
-        match c {
-            ' ' => {}
-            '{' | '[' => {
-                out.push(c);
-                while chars.next_if_eq(&' ').is_some() {}
-                if let Some(end) = chars.next_if(|c| matches!(c, '}' | ']')) {
-                    out.push(end);
-                } else {
-                    depth += 1;
-                    indent(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                indent(&mut out, depth);
-                out.push(c);
-            }
-            ',' => {
-                out.push(c);
-                indent(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            c => {
-                in_string = c == '"';
-                out.push(c);
-            }
-        }
-    }
-    out
-}
-
 /// A progress bar on standard error over `total` (a spinner without); hidden when that
 /// is no terminal. `unit` is `bytes` or the plural of what is counted.
 pub fn progress(total: Option<u64>, unit: &str) -> ProgressBar {
@@ -305,27 +256,6 @@ mod tests {
         assert_eq!(short_time_of(&item, "a", now), "12:25:00Z (5m ago)");
         assert_eq!(short_time_of(&item, "b", now), "2026-02-28 12:25Z");
         assert_eq!(short_time_of(&item, "c", now), "x");
-    }
-
-    #[test]
-    fn json_is_spread_and_not_rewritten() {
-        let text = "{\"b\":[1.50, {}, [ ]],\n\"a\":\"x, \\\\\\\"{ y:\",\"c\":{\"d\":null}}";
-        let expected = [
-            "{",
-            "  \"b\": [",
-            "    1.50,",
-            "    {},",
-            "    []",
-            "  ],",
-            "  \"a\": \"x, \\\\\\\"{ y:\",",
-            "  \"c\": {",
-            "    \"d\": null",
-            "  }",
-            "}",
-        ];
-        assert_eq!(pretty(text).lines().collect::<Vec<_>>(), expected);
-        let value: Value = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&pretty(text)).unwrap(), value);
     }
 
     #[test]

@@ -7,11 +7,15 @@
 //! `serde_json`'s own value takes up to 96 times the text it was read from (a tree node for each `{"":0}`), so that a batch of
 //! hostile events would be gigabytes; `tests/crowded.rs` says what is taken now.
 
+mod spread;
+
 use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
+
+pub use spread::spread;
 
 use super::pattern::{push_key, push_position};
 

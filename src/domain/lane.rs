@@ -13,8 +13,8 @@ mod verdict;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use under_way::Pass;
 pub use state::{CircuitState, LaneState};
+pub use under_way::Pass;
 pub use verdict::{Answer, Awaits, DeferReason, Freshness, RateWait, Room, Verdict};
 
 use under_way::UnderWay;

@@ -165,25 +165,24 @@ impl Recent {
     }
 
     /// The last hour: of all, or of what belongs to `tenant`; at most `worst_max` endpoints.
-    pub fn summary(
-        &self,
-        tenant: Option<&TenantId>,
-        now: UnixMillis,
-        worst_max: usize,
-    ) -> Summary {
+    pub fn summary(&self, tenant: Option<&TenantId>, now: UnixMillis, worst_max: usize) -> Summary {
         let minute = now.0.div_euclid(MINUTE_MS);
         let mut minutes = [Minute::default(); MINUTES];
         if tenant.is_none() {
             minutes = self.all.up_to(minute);
         }
         let mut worst = Vec::new();
-        let is_wanted = |endpoint: &Endpoint| tenant.is_none() || endpoint.tenant.as_ref() == tenant;
+        let is_wanted =
+            |endpoint: &Endpoint| tenant.is_none() || endpoint.tenant.as_ref() == tenant;
         for (id, endpoint) in self.endpoints.iter().filter(|(_, one)| is_wanted(one)) {
             let own = endpoint.activity.up_to(minute);
             let mut sum = Minute::default();
             own.iter().for_each(|minute| sum.add(minute));
             if tenant.is_some() {
-                minutes.iter_mut().zip(&own).for_each(|(all, own)| all.add(own));
+                minutes
+                    .iter_mut()
+                    .zip(&own)
+                    .for_each(|(all, own)| all.add(own));
             }
             if sum.failed > 0 {
                 worst.push((id.clone(), sum));
@@ -306,7 +305,10 @@ mod tests {
             recent.note(&attempt(&format!("sub_{n}"), "acme", true), at(0));
         }
         assert_eq!(recent.endpoints.len(), ENDPOINTS_MAX);
-        assert_eq!(recent.summary(None, at(0), 9).sum.attempts(), many.unsigned_abs());
+        assert_eq!(
+            recent.summary(None, at(0), 9).sum.attempts(),
+            many.unsigned_abs()
+        );
         recent.note(&attempt("sub_new", "acme", true), at(60));
         assert_eq!(recent.endpoints.len(), 1);
     }

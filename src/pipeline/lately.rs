@@ -34,12 +34,7 @@ impl Lately {
     }
 
     /// The last hour: of all, or of what belongs to `tenant`; at most `worst_max` endpoints.
-    pub fn summary(
-        &self,
-        tenant: Option<&TenantId>,
-        now: UnixMillis,
-        worst_max: usize,
-    ) -> Summary {
+    pub fn summary(&self, tenant: Option<&TenantId>, now: UnixMillis, worst_max: usize) -> Summary {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.summary(tenant, now, worst_max)
     }

@@ -190,8 +190,14 @@ mod tests {
             (&[("sec-fetch-site", "none")], true),
             (&[("sec-fetch-site", "same-site")], false),
             (&[("sec-fetch-site", "cross-site")], false),
-            (&[("origin", "https://c.example"), ("host", "c.example")], true),
-            (&[("origin", "https://d.example"), ("host", "c.example")], false),
+            (
+                &[("origin", "https://c.example"), ("host", "c.example")],
+                true,
+            ),
+            (
+                &[("origin", "https://d.example"), ("host", "c.example")],
+                false,
+            ),
             (&[("origin", "null"), ("host", "c.example")], false),
             (&[], false),
         ] {

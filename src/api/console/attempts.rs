@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::extract::Query;
+use super::calls::with_query;
 use super::page::{Frame, Notice, failed, render, render_as};
 use super::view::{Attempt, Delivery, List};
 use super::visitor::Visitor;
@@ -67,10 +68,9 @@ impl Asked {
 
     /// The address of the page that begins at `cursor`.
     fn at(&self, cursor: &str) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(self.pairs().iter().filter(|(_, value)| !value.is_empty()));
-        query.append_pair("cursor", cursor);
-        format!("/attempts?{}", query.finish())
+        let mut pairs = self.pairs().to_vec();
+        pairs.push(("cursor", cursor));
+        with_query("/attempts", &pairs)
     }
 }
 

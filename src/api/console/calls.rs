@@ -60,9 +60,7 @@ impl Calls {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<T, Refusal> {
-        let mut query_text = url::form_urlencoded::Serializer::new(String::new());
-        query_text.extend_pairs(query.iter().filter(|(_, value)| !value.is_empty()));
-        let target = format!("{}?{}", target(path), query_text.finish());
+        let target = with_query(&target(path), query);
         let request = Request::builder().uri(target);
         self.ask(request, &Value::Null).await
     }
@@ -102,11 +100,7 @@ impl Calls {
         self.ask(request, body).await
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        request: Builder,
-        body: &Value,
-    ) -> Result<T, Refusal> {
+    async fn ask<T: DeserializeOwned>(&self, request: Builder, body: &Value) -> Result<T, Refusal> {
         self.answer(request, body).await.map(|(answer, _)| answer)
     }
 
@@ -142,6 +136,16 @@ impl Calls {
         }
         let problem = serde_json::from_slice(text).map_err(unreadable)?;
         Err(Refusal { status, problem })
+    }
+}
+
+/// `path` with a query of those of `pairs` that are not empty.
+pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs.iter().filter(|(_, value)| !value.is_empty()));
+    match query.finish() {
+        none if none.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
     }
 }
 

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::super::extract::Query;
+use super::calls::Refusal;
 use super::page::{Form, Frame, Notice, render_as};
 use super::view::{DeadLetter, List};
 use super::visitor::Visitor;
@@ -56,8 +57,13 @@ impl Asked {
 
     /// The same as the document of a redrive.
     fn document(&self, dry_run: bool) -> Value {
-        let named = self.pairs().into_iter().filter(|(_, value)| !value.is_empty());
-        let mut document: Map<_, _> = named.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        let named = self
+            .pairs()
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty());
+        let mut document: Map<_, _> = named
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect();
         document.insert("dry_run".to_owned(), dry_run.into());
         document.into()
     }
@@ -72,25 +78,33 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
 /// Sends again all that match, or discards one.
 pub async fn act(visitor: Visitor, form: Form) -> Response {
     let asked = Asked::read(|name| Some(form.text(name)));
-    let calls = &visitor.calls;
     let discarded = form.text("discard");
     let done = if discarded.is_empty() {
-        let path = ["dead-letters", "redrive"];
-        let done = calls.send::<Value>(Method::POST, &path, &asked.document(false));
-        done.await.map(|done| match done["redriven"].as_u64() {
+        let done = redrive(&visitor, &asked, false).await;
+        done.map(|done| match done["redriven"].as_u64() {
             Some(1) => "1 dead letter is sent again.".to_owned(),
             n => format!("{} dead letters are sent again.", n.unwrap_or(0)),
         })
     } else {
         let path = ["dead-letters", discarded];
-        let done = calls.send::<Value>(Method::DELETE, &path, &Value::Null);
-        done.await.map(|_| "The dead letter is discarded.".to_owned())
+        let done = visitor
+            .calls
+            .send::<Value>(Method::DELETE, &path, &Value::Null);
+        done.await
+            .map(|_| "The dead letter is discarded.".to_owned())
     };
     let notice = match done {
         Ok(done) => Notice::good(done),
         Err(refusal) => Notice::bad(&refusal),
     };
     page(&visitor, asked, notice).await
+}
+
+/// Sends again what is asked for, or says how many that would be.
+async fn redrive(visitor: &Visitor, asked: &Asked, dry_run: bool) -> Result<Value, Refusal> {
+    let path = ["dead-letters", "redrive"];
+    let document = asked.document(dry_run);
+    visitor.calls.send(Method::POST, &path, &document).await
 }
 
 async fn page(visitor: &Visitor, asked: Asked, mut notice: Option<Notice>) -> Response {
@@ -107,9 +121,10 @@ async fn page(visitor: &Visitor, asked: Asked, mut notice: Option<Notice>) -> Re
     let matched = match letters.len() {
         0 => 0,
         _ => {
-            let path = ["dead-letters", "redrive"];
-            let preview = visitor.calls.send::<Value>(Method::POST, &path, &asked.document(true));
-            preview.await.ok().and_then(|preview| preview["matched"].as_u64()).unwrap_or(0)
+            let preview = redrive(visitor, &asked, true).await.ok();
+            preview
+                .and_then(|preview| preview["matched"].as_u64())
+                .unwrap_or(0)
         }
     };
     let page = DeadLettersPage {

@@ -140,7 +140,12 @@ impl Fields {
 
     fn header_map(&self) -> Result<Value, Fault> {
         let mut headers = Map::new();
-        for line in self.headers.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in self
+            .headers
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
             let Some((name, value)) = line.split_once(':') else {
                 return Err(fault("headers", "each line must be `name: value`"));
             };
@@ -220,7 +225,9 @@ mod tests {
     #[test]
     fn what_is_shown_and_saved_again_is_the_same() {
         let subscription: Subscription = serde_json::from_value(shown()).unwrap();
-        let document = Fields::of(&subscription).document().map_err(|fault| fault.detail);
+        let document = Fields::of(&subscription)
+            .document()
+            .map_err(|fault| fault.detail);
         for (name, value) in document.unwrap() {
             assert_eq!(value, shown()[&name], "{name}");
         }
@@ -229,10 +236,34 @@ mod tests {
     #[test]
     fn a_fault_stands_at_its_field() {
         for (fields, field) in [
-            (Fields { filter: "{".into(), ..Fields::default() }, "filter"),
-            (Fields { headers: "x".into(), ..Fields::default() }, "headers"),
-            (Fields { burst: "many".into(), ..Fields::default() }, "rate_limit"),
-            (Fields { timeout_ms: "[]".into(), ..Fields::default() }, "timeout_ms"),
+            (
+                Fields {
+                    filter: "{".into(),
+                    ..Fields::default()
+                },
+                "filter",
+            ),
+            (
+                Fields {
+                    headers: "x".into(),
+                    ..Fields::default()
+                },
+                "headers",
+            ),
+            (
+                Fields {
+                    burst: "many".into(),
+                    ..Fields::default()
+                },
+                "rate_limit",
+            ),
+            (
+                Fields {
+                    timeout_ms: "[]".into(),
+                    ..Fields::default()
+                },
+                "timeout_ms",
+            ),
         ] {
             let fault = fields.document().err().unwrap();
             assert!(!fault.of(field).is_empty(), "{field}");

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::Response;
 
 use super::page::{Frame, failed, render};
-use super::view::{Attempt, List, Minute, Overview};
+use super::view::{Attempt, List, Minute, Overview, Subscription};
 use super::visitor::Visitor;
 
 /// How high the chart is, in units of its own.
@@ -20,6 +20,8 @@ struct OverviewPage {
     bars: Vec<Bar>,
     /// Attempts of the busiest minute.
     most: u64,
+    /// What the endpoints are called that fail most.
+    names: Vec<String>,
     failures: Vec<Attempt>,
 }
 
@@ -42,13 +44,26 @@ pub async fn show(visitor: Visitor) -> Response {
     let query = [("outcome", "failed"), ("limit", "5")];
     let failures = visitor.calls.get(&["attempts"], &query).await;
     let failures = failures.map_or(Vec::new(), |list: List<Attempt>| list.items);
-    let most = overview.minutes.iter().map(|minute| minute.counts.attempts());
+    let mut names = Vec::with_capacity(overview.worst.len());
+    for worst in &overview.worst {
+        let id = worst.subscription_id.as_str();
+        let found = visitor
+            .calls
+            .get::<Subscription>(&["subscriptions", id], &[])
+            .await;
+        names.push(found.map_or(id.to_owned(), |found| found.name().to_owned()));
+    }
+    let most = overview
+        .minutes
+        .iter()
+        .map(|minute| minute.counts.attempts());
     let most = most.max().unwrap_or(0);
     let bars = overview.minutes.iter().enumerate();
     render(&OverviewPage {
         frame: Frame::of(&visitor, "overview", "Overview"),
         bars: bars.map(|(n, minute)| bar(n, minute, most)).collect(),
         most,
+        names,
         failures,
         overview,
     })

@@ -84,17 +84,14 @@ impl Frame {
             ("publish", "/publish", "Publish"),
         ];
         let is_for = |section: &str| self.is_admin || section != "quarantine";
-        all.into_iter().filter(|(section, ..)| is_for(section)).collect()
+        all.into_iter()
+            .filter(|(section, ..)| is_for(section))
+            .collect()
     }
 
     /// A time of the API, as people read it.
     pub fn when(&self, at: &str) -> When {
         When::of(at, self.now)
-    }
-
-    /// The same; a dash where there is none.
-    pub fn when_any(&self, at: &Option<String>) -> When {
-        self.when(at.as_deref().unwrap_or_default())
     }
 }
 
@@ -116,11 +113,6 @@ impl Form {
     /// A field without the space around it; empty when it is absent.
     pub fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", |value| value.trim())
-    }
-
-    /// All fields.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 

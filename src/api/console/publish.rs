@@ -67,14 +67,12 @@ pub async fn act(visitor: Visitor, form: Form) -> Response {
     }
 }
 
-async fn explain(
-    visitor: &Visitor,
-    event: &Value,
-    page: &mut PublishPage,
-) -> Result<(), Refusal> {
+async fn explain(visitor: &Visitor, event: &Value, page: &mut PublishPage) -> Result<(), Refusal> {
     let request = json!({ "event": event });
-    let answer: List<Explained> =
-        visitor.calls.send(Method::POST, &["explain"], &request).await?;
+    let answer: List<Explained> = visitor
+        .calls
+        .send(Method::POST, &["explain"], &request)
+        .await?;
     page.matched = answer.items.iter().filter(|item| item.matches).count();
     page.explained = Some(answer.items);
     Ok(())
@@ -89,7 +87,10 @@ async fn publish(visitor: &Visitor, event: Value, page: &mut PublishPage) -> Res
         fields.entry("id").or_insert_with(id);
         fields.entry("timestamp").or_insert_with(|| json!(now));
     }
-    let _: Value = visitor.calls.send(Method::POST, &["events"], &event).await?;
+    let _: Value = visitor
+        .calls
+        .send(Method::POST, &["events"], &event)
+        .await?;
     page.published = event["id"].as_str().map(str::to_owned);
     Ok(())
 }
@@ -100,13 +101,9 @@ fn example(visitor: &Visitor) -> String {
         own => own,
     };
     let event = json!({
-        "type": "lookup_result.alerts",
+        "type": "demo.happened",
         "tenant": tenant,
-        "data": {
-            "domain": "example.com",
-            "lookup_id": "lkp_1",
-            "alerts": [{"result": {"permutation": {"Fqdn": "examp1e.com"}}}],
-        },
+        "data": { "severity": "high", "asset": { "name": "example.com" } },
     });
     serde_json::to_string_pretty(&event).unwrap_or_default()
 }

@@ -4,14 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use askama::Template;
 use axum::extract::{ConnectInfo, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::{Extensions, HeaderMap, StatusCode, header};
 
 use super::super::auth::session;
 use super::super::extract::Query;
+use super::Pages;
 use super::page::{Form, Frame, go, refused, render_as};
-use super::{Console, Pages};
-use crate::domain::timestamp::UnixMillis;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]

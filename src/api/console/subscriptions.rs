@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::super::extract::Query;
-use super::calls::Refusal;
+use super::calls::{Refusal, with_query};
 use super::form::{Fault, Fields};
 use super::page::{Form, Frame, Notice, failed, go, render, render_as};
 use super::view::{Attempt, Lane, List, Secret, Subscription};
@@ -16,6 +16,7 @@ use super::visitor::Visitor;
 
 /// Attempts that are drawn.
 const DRAWN: &str = "60";
+const DRAWN_MAX: usize = 60;
 /// How high the drawing is, in units of its own.
 const HEIGHT: u64 = 60;
 
@@ -36,7 +37,11 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
     let (tenant, wanted, cursor) = (text("tenant"), text("text"), text("cursor"));
     // Whoever looks for something looks through more at once.
     let limit = if wanted.is_empty() { "50" } else { "1000" };
-    let pairs = [("tenant", tenant.as_str()), ("cursor", &cursor), ("limit", limit)];
+    let pairs = [
+        ("tenant", tenant.as_str()),
+        ("cursor", &cursor),
+        ("limit", limit),
+    ];
     let found: Result<List<Subscription>, _> = visitor.calls.get(&["subscriptions"], &pairs).await;
     let (status, notice, mut found) = match found {
         Ok(found) => (StatusCode::OK, None, found),
@@ -46,9 +51,14 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
         }
     };
     found.items.retain(|one| has(one, &wanted));
-    let mut at = url::form_urlencoded::Serializer::new(String::new());
-    at.extend_pairs([("tenant", &tenant), ("text", &wanted)].iter().filter(|(_, v)| !v.is_empty()));
-    let next = found.next.map(|cursor| format!("/subscriptions?{}", at.append_pair("cursor", &cursor).finish()));
+    let next = found.next.map(|cursor| {
+        let pairs = [
+            ("tenant", tenant.as_str()),
+            ("text", &wanted),
+            ("cursor", &cursor),
+        ];
+        with_query("/subscriptions", &pairs)
+    });
     let page = ListPage {
         frame: Frame::of(&visitor, "subscriptions", "Subscriptions"),
         tenant,
@@ -62,9 +72,17 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
 
 fn has(subscription: &Subscription, text: &str) -> bool {
     let text = text.to_lowercase();
-    let places = [&subscription.id, &subscription.url, &subscription.description, &subscription.tenant];
+    let places = [
+        &subscription.id,
+        &subscription.url,
+        &subscription.description,
+        &subscription.tenant,
+    ];
     let types = subscription.event_types.iter();
-    places.into_iter().chain(types).any(|place| place.to_lowercase().contains(&text))
+    places
+        .into_iter()
+        .chain(types)
+        .any(|place| place.to_lowercase().contains(&text))
 }
 
 #[derive(Template)]
@@ -131,7 +149,9 @@ async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
     let attempts = attempts.map_or(Vec::new(), |list: List<Attempt>| list.items);
     let lane = calls.get(&["subscriptions", id, "lane"], &[]).await.ok();
     let now = visitor.now.to_string();
-    let due = attempts.iter().filter_map(|attempt| attempt.next_at.clone());
+    let due = attempts
+        .iter()
+        .filter_map(|attempt| attempt.next_at.clone());
     let page = OnePage {
         frame: Frame::of(visitor, "subscriptions", subscription.name()),
         bars: bars(&attempts),
@@ -149,16 +169,25 @@ async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
 
 /// The attempts as bars, the oldest first, each as high as it was long.
 fn bars(attempts: &[Attempt]) -> Vec<Bar> {
-    let longest = attempts.iter().map(|attempt| attempt.timing.total_ms).max().unwrap_or(0);
+    let longest = attempts
+        .iter()
+        .map(|attempt| attempt.timing.total_ms)
+        .max()
+        .unwrap_or(0);
     let bars = attempts.iter().rev().enumerate().map(|(n, attempt)| {
         let height = (attempt.timing.total_ms * HEIGHT / longest.max(1)).max(4);
         Bar {
-            x: n * 10,
+            x: (DRAWN_MAX - attempts.len().min(DRAWN_MAX) + n) * 10,
             y: HEIGHT - height,
             height,
             is_delivered: attempt.is_delivered(),
             delivery: attempt.delivery_id.clone(),
-            title: format!("{}: {} in {} ms", attempt.at, attempt.result(), attempt.timing.total_ms),
+            title: format!(
+                "{}: {} in {} ms",
+                attempt.at,
+                attempt.result(),
+                attempt.timing.total_ms
+            ),
         }
     });
     bars.collect()
@@ -173,7 +202,11 @@ pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Respon
             let enabled = form.text("do") == "enable";
             let patch = json!({ "enabled": enabled });
             let changed: Result<Value, _> = calls.send(Method::PATCH, &path, &patch).await;
-            let said = if enabled { "It is enabled." } else { "It is disabled: nothing is sent." };
+            let said = if enabled {
+                "It is enabled."
+            } else {
+                "It is disabled: nothing is sent."
+            };
             changed.map(|_| done.notice = Notice::good(said))
         }
         "test" => {
@@ -193,7 +226,10 @@ pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Respon
                 done.overlap_until = Some(rotated.overlap_until);
             })
         }
-        "delete" => match calls.send::<Value>(Method::DELETE, &path, &Value::Null).await {
+        "delete" => match calls
+            .send::<Value>(Method::DELETE, &path, &Value::Null)
+            .await
+        {
             Ok(_) => return go("/subscriptions"),
             Err(refusal) => Err(refusal),
         },
@@ -229,18 +265,36 @@ pub async fn new(visitor: Visitor, query: Query) -> Response {
         format: query.text("format").unwrap_or_default().to_owned(),
         ..Fields::default()
     };
-    form_page(&visitor, StatusCode::OK, "", String::new(), fields, Fault::default())
+    form_page(
+        &visitor,
+        StatusCode::OK,
+        "",
+        String::new(),
+        fields,
+        Fault::default(),
+    )
 }
 
 /// Creates one, and shows it with its secret.
 pub async fn create(visitor: Visitor, form: Form) -> Response {
     let fields = Fields::read(&form);
     let created = match fields.document() {
-        Ok(document) => visitor.calls.send(Method::POST, &["subscriptions"], &document.into()).await.map_err(fault_of),
+        Ok(document) => visitor
+            .calls
+            .send(Method::POST, &["subscriptions"], &document.into())
+            .await
+            .map_err(fault_of),
         Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
     };
     match created {
-        Ok(created) => saved(&visitor, created, "It is created. Test it, then wait for events.").await,
+        Ok(created) => {
+            saved(
+                &visitor,
+                created,
+                "It is created. Test it, then wait for events.",
+            )
+            .await
+        }
         Err((status, fault)) => form_page(&visitor, status, "", String::new(), fields, fault),
     }
 }
@@ -251,7 +305,14 @@ pub async fn edit(visitor: Visitor, Path(id): Path<String>) -> Response {
     match visitor.calls.get_tagged::<Subscription>(&path).await {
         Ok((subscription, etag)) => {
             let fields = Fields::of(&subscription);
-            form_page(&visitor, StatusCode::OK, &id, etag, fields, Fault::default())
+            form_page(
+                &visitor,
+                StatusCode::OK,
+                &id,
+                etag,
+                fields,
+                Fault::default(),
+            )
         }
         Err(refusal) => failed(&visitor, "subscriptions", &refusal),
     }
@@ -264,8 +325,15 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
     let path = ["subscriptions", id.as_str()];
     let changed = match fields.document() {
         Ok(document) => {
-            let patch: Map<_, _> = document.into_iter().filter(|(name, _)| name != "tenant").collect();
-            visitor.calls.change(&path, &etag, &patch.into()).await.map_err(fault_of)
+            let patch: Map<_, _> = document
+                .into_iter()
+                .filter(|(name, _)| name != "tenant")
+                .collect();
+            visitor
+                .calls
+                .change(&path, &etag, &patch.into())
+                .await
+                .map_err(fault_of)
         }
         Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
     };
@@ -277,7 +345,10 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
 
 /// Shows what was written; with what the API warns of, and a secret if there is a new one.
 async fn saved(visitor: &Visitor, written: Subscription, said: &str) -> Response {
-    let warnings = written.warnings.iter().map(|warning| warning.detail.as_str());
+    let warnings = written
+        .warnings
+        .iter()
+        .map(|warning| warning.detail.as_str());
     let warnings: Vec<&str> = warnings.collect();
     let notice = match warnings.as_slice() {
         [] => Notice::good(said),

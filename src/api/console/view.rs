@@ -6,6 +6,7 @@ use askama::Template;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::domain::json::spread;
 use crate::domain::timestamp::UnixMillis;
 
 /// A page of a list.
@@ -97,7 +98,8 @@ impl Subscription {
 
     /// The filter for people to read.
     pub fn filter_text(&self) -> String {
-        self.filter.as_ref().map_or(String::new(), pretty)
+        let text = self.filter.as_ref().map(Value::to_string);
+        text.map_or(String::new(), |text| spread(&text))
     }
 }
 
@@ -107,8 +109,6 @@ pub struct Attempt {
     pub delivery_id: String,
     pub attempt: u32,
     pub redrives: u32,
-    pub subscription_id: String,
-    pub tenant: String,
     pub event_id: String,
     pub event_type: String,
     pub at: String,
@@ -170,7 +170,10 @@ impl Attempt {
 
     /// The body that came back, for people to read.
     pub fn answer_text(&self) -> String {
-        let body = self.response.as_ref().map(|response| response.body.as_str());
+        let body = self
+            .response
+            .as_ref()
+            .map(|response| response.body.as_str());
         body.map_or(String::new(), readable)
     }
 
@@ -180,7 +183,10 @@ impl Attempt {
         for (name, value) in &self.request.headers {
             // curl counts the body by itself.
             if name != "content-length" {
-                command.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {value}"))));
+                command.push_str(&format!(
+                    " \\\n  -H {}",
+                    quoted(&format!("{name}: {value}"))
+                ));
             }
         }
         command.push_str(&format!(" \\\n  --data-raw {}", quoted(&self.request.body)));
@@ -218,7 +224,6 @@ pub struct Delivery {
 pub struct DeadLetter {
     pub id: String,
     pub subscription_id: String,
-    pub tenant: String,
     pub event_id: String,
     pub event_type: String,
     pub reason: String,
@@ -318,13 +323,14 @@ pub struct Explained {
     pub detail: String,
 }
 
-/// JSON with line breaks, anything else as it is.
+/// JSON with line breaks and all else as it was written, anything else as it is.
 fn readable(text: &str) -> String {
-    serde_json::from_str(text).map_or_else(|_| text.to_owned(), |value: Value| pretty(&value))
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if is_json {
+        spread(text)
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A text as one word of a POSIX shell.

@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::super::auth::Caller;
 use super::Pages;
-use super::calls::Calls;
+use super::calls::{Calls, with_query};
 use super::page;
 use crate::domain::timestamp::UnixMillis;
 
@@ -60,11 +60,14 @@ impl FromRequestParts<Pages> for Visitor {
 
 /// To the sign-in page, and from there back to the page that was asked for.
 fn sign_in_first(parts: &Parts) -> Response {
-    let mut back = url::form_urlencoded::Serializer::new(String::new());
-    if parts.method == Method::GET
-        && let Some(asked) = parts.uri.path_and_query().filter(|asked| *asked != "/")
-    {
-        back.append_pair("to", asked.as_str());
-    }
-    Redirect::to(&format!("/sign-in?{}", back.finish())).into_response()
+    let asked = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |asked| asked.as_str());
+    let to = if parts.method == Method::GET && asked != "/" {
+        asked
+    } else {
+        ""
+    };
+    Redirect::to(&with_query("/sign-in", &[("to", to)])).into_response()
 }

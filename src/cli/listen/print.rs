@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::output::{self, Look, Tone};
 use super::super::receiver::Received;
+use crate::domain::json::spread;
 use crate::domain::signature::SignatureFault;
 
 /// Ids that are remembered, to know a resend.
@@ -111,7 +112,7 @@ impl Printer {
     fn body(&self, text: &mut String, received: &Received, body: Option<&Value>) {
         let raw = String::from_utf8_lossy(&received.body);
         let shown = match body {
-            Some(_) => output::pretty(&raw),
+            Some(_) => spread(&raw),
             None => raw.into_owned(),
         };
         let (lines_max, chars_max) = match self.in_full {
