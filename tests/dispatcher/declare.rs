@@ -11,10 +11,12 @@ use carillon::adapters::https::{HttpsSettings, HttpsTransport};
 use carillon::adapters::sqlite::{Sqlite, SqliteSettings};
 use carillon::adapters::system::{SystemChance, SystemClock};
 use carillon::api::auth::Gate;
-use carillon::api::{ApiContext, DECLARED_MAX, Tester, router};
+use carillon::api::{ApiContext, DECLARED_MAX, Insight, Tester, router};
 use carillon::codec::vault::Vault;
 use carillon::domain::attempt::Attempt;
-use carillon::domain::id::SubscriptionId;
+use carillon::domain::id::{SubscriptionId, TenantId};
+use carillon::domain::lane::LaneState;
+use carillon::domain::recent::{Recent, Summary};
 use carillon::domain::signature::Secret;
 use carillon::domain::subscription::{DisabledReason, Scope, Subscription};
 use carillon::domain::timestamp::UnixMillis;
@@ -22,6 +24,7 @@ use carillon::ports::{Ports, StoreError, StoredSubscription, SubscriptionStore};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::harness::{Api, Dispatcher, Setup, TENANT, event};
@@ -353,8 +356,31 @@ impl SubscriptionStore for Forgetful {
     }
 }
 
-/// Nobody asks it anything here.
+/// No pipeline: nobody asks it anything here.
 struct NoTester;
+
+#[async_trait]
+impl Insight for NoTester {
+    fn recent(&self, _: Option<&TenantId>, most: usize) -> Summary {
+        Recent::default().summary(None, UnixMillis(0), most)
+    }
+
+    fn lane(&self, _: &SubscriptionId) -> Option<LaneState> {
+        None
+    }
+
+    fn attempts(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+
+    async fn queues(&self) -> Result<Vec<(&'static str, u64)>, String> {
+        Err("not here".to_owned())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Err("not here".to_owned())
+    }
+}
 
 #[async_trait]
 impl Tester for NoTester {
@@ -407,6 +433,8 @@ fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
     router(Arc::new(ApiContext {
         ports,
         tester: Arc::new(NoTester),
+        insight: Arc::new(NoTester),
+        embed_in: Vec::new(),
         rules: config.spec_rules(),
         egress: config.egress_rules(),
         encrypts: false,

@@ -6,6 +6,7 @@ pub mod hooks;
 
 mod apply;
 mod conditional;
+mod console;
 mod declare;
 mod deliveries;
 mod delivery;
