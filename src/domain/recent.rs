@@ -227,7 +227,7 @@ mod tests {
                 body_cut: false,
             },
             response: None,
-            reason: failed.then_some(Reason::Timeout),
+            reason: Reason::from_code("timeout").filter(|_| failed),
             detail: String::new(),
             timing: Timing {
                 total: Duration::from_millis(30),

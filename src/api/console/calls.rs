@@ -40,7 +40,7 @@ impl Refusal {
         self.problem["field"].as_str()
     }
 
-    fn unreadable(detail: String) -> Self {
+    fn unreadable(detail: &str) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             problem: serde_json::json!({ "detail": detail }),
@@ -118,17 +118,17 @@ impl Calls {
             .header(header::CONTENT_TYPE, "application/json")
             .extension(Inside(self.caller.clone()))
             .body(body)
-            .map_err(|error| Refusal::unreadable(error.to_string()))?;
+            .map_err(|error| Refusal::unreadable(&error.to_string()))?;
         let Ok(answer) = self.routes.clone().call(request).await;
         let status = answer.status();
         let etag = answer.headers().get(header::ETAG);
         let etag = etag.and_then(|tag| tag.to_str().ok()).unwrap_or_default();
         let etag = etag.to_owned();
         let bytes = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await;
-        let bytes = bytes.map_err(|error| Refusal::unreadable(error.to_string()))?;
+        let bytes = bytes.map_err(|error| Refusal::unreadable(&error.to_string()))?;
         let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         let unreadable = |error: serde_json::Error| {
-            Refusal::unreadable(format!("the answer cannot be read: {error}"))
+            Refusal::unreadable(&format!("the answer cannot be read: {error}"))
         };
         if status.is_success() {
             let answer = serde_json::from_slice(text).map_err(unreadable)?;

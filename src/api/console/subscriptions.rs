@@ -283,7 +283,7 @@ pub async fn create(visitor: Visitor, form: Form) -> Response {
             .calls
             .send(Method::POST, &["subscriptions"], &document.into())
             .await
-            .map_err(fault_of),
+            .map_err(|refusal| fault_of(&refusal)),
         Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
     };
     match created {
@@ -333,7 +333,7 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
                 .calls
                 .change(&path, &etag, &patch.into())
                 .await
-                .map_err(fault_of)
+                .map_err(|refusal| fault_of(&refusal))
         }
         Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
     };
@@ -365,7 +365,7 @@ async fn saved(visitor: &Visitor, written: Subscription, said: &str) -> Response
     one(visitor, &written.id, done).await
 }
 
-fn fault_of(refusal: Refusal) -> (StatusCode, Fault) {
+fn fault_of(refusal: &Refusal) -> (StatusCode, Fault) {
     let fault = Fault {
         field: refusal.field().unwrap_or_default().to_owned(),
         detail: refusal.detail().to_owned(),
