@@ -1,8 +1,8 @@
 //! The command line: what can be typed, and how a command ends.
 //!
 //! One file per command below `cli/`. Client commands speak to a running Carillon
-//! through its HTTP API alone and have `run(args, &Globals)`; `init`, `serve`, `demo` and
-//! `config` are only declared here, since they need what the composition root knows.
+//! through its HTTP API alone and have `run(args, &Globals)`; `init`, `serve`, `demo`,
+//! `openapi` and `config` are only declared here, since they need what the composition root knows.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ pub mod each;
 pub mod explain;
 pub mod init;
 pub mod listen;
+pub mod openapi;
 pub mod output;
 pub mod publish;
 pub mod quarantine;
@@ -57,7 +58,8 @@ Work with a running Carillon:
   secrets        Encrypt the signing secrets under another key
   tokens         Make tokens for a tenant
 
-Build a receiver:
+Build a client or a receiver:
+  openapi        Print the description of the HTTP API (OpenAPI 3.1)
   listen         Receive webhooks, check their signatures, print them
   verify         Check the signatures of a captured request
 
@@ -127,6 +129,10 @@ pub enum Command {
     Serve(serve::Args),
     /// See everything at work on this machine, without any server
     Demo(demo::Args),
+    /// Print the description of the HTTP API (OpenAPI 3.1)
+    ///
+    /// The same document as a running Carillon answers at /openapi.json. It needs none.
+    Openapi(openapi::Args),
     /// Receive webhooks, check their signatures, print them
     Listen(listen::Args),
     /// Publish events from a file or standard input

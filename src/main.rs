@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use carillon::api;
 use carillon::app;
 use carillon::cli::{self, Cli, Command};
 use carillon::config::{self, Config};
@@ -36,6 +37,10 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Serve(_) => return finish(app::serve::serve(file).await),
         Command::Demo(args) => return finish(app::demo::demo(args.keep).await),
         Command::Config(args) => return finish(show_config(args.action, file)),
+        Command::Openapi(_) => {
+            print!("{}", api::openapi::text());
+            return ExitCode::SUCCESS;
+        }
         Command::Listen(args) => cli::listen::run(args, globals).await,
         Command::Publish(args) => cli::publish::run(args, globals).await,
         Command::Subscriptions(args) => cli::subscriptions::run(args, globals).await,

@@ -9,6 +9,7 @@ mod conditional;
 mod declare;
 mod deliveries;
 mod delivery;
+mod description;
 mod explain;
 mod formats;
 mod hostile_input;

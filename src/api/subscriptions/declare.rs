@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::super::auth::Caller;
 use super::super::conditional::Conditions;
 use super::super::extract::{Document, Json as AnyJson, SubscriptionPath};
-use super::super::problem::Problem;
+use super::super::problem::{Code, Problem};
 use super::super::{Api, DECLARED_MAX};
 use super::{
     CONFLICT_TRIES, answered, disabled_reason, new_id, new_secret, no_such, show_json, shown,
@@ -162,8 +162,7 @@ fn items_of(body: Value) -> Result<Vec<Value>, Problem> {
     if items.len() > DECLARED_MAX {
         let found = items.len();
         let detail = format!("at most {DECLARED_MAX} subscriptions at a time, found {found}");
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Err(Problem::new(status, "invalid_batch", detail));
+        return Err(Problem::new(Code::InvalidBatch, detail));
     }
     Ok(items)
 }
@@ -175,8 +174,7 @@ fn read_items(api: &Api, items: Vec<Value>) -> Result<Vec<Declared>, Problem> {
         let Value::Object(document) = item else {
             let found = kind_of(&item);
             let detail = format!("an item must be a subscription (an object), found {found}");
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            return Err(Problem::new(status, "invalid_item", detail).with("index", index));
+            return Err(Problem::new(Code::InvalidItem, detail).with("index", index));
         };
         let declared = read_declared(document, &api.rules);
         let declared = declared.map_err(|fault| of_item(fault, index))?;
