@@ -223,7 +223,7 @@ pub fn describe_run(schemas: &mut Schemas) -> Operation {
     let about =
         "The event; `id`, `timestamp` and, where it is named beside, `tenant` may be left out.";
     let mut document = parts::document(json!({
-        "tenant": parts::about(parts::tenant(), "Whose subscriptions; the event's tenant's when absent."),
+        "tenant": parts::about(parts::scope(), "Whose subscriptions, beside those of every tenant; the event's tenant's when absent."),
         "cursor": parts::about(parts::subscription_id(), "The `next` of the answer before."),
     }));
     document["required"] = json!(["event"]);

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 API = os.environ["CARILLON_API"]
 TOKEN = os.environ["CARILLON_TOKEN"]
-KNOWN = "sub_known"
+# As in `schemathesis.toml`.
+SUBSCRIPTION = "sub_known"
+DELIVERY = "msg_2584b287053283799cf06b468b125926"
 
 # Addresses, so that no name is looked up; all are denied to the server.
 HOSTS = ["192.0.2.1", "198.51.100.7:8443", "10.0.0.7", "127.0.0.1:9", "[2001:db8::1]", "localhost"]
@@ -57,16 +59,22 @@ def before_load_schema(context, raw_schema):
             operation["security"] = [one for one in operation["security"] if one]
 
 
+def ask(method, path, document):
+    """Asks the server for what a case needs."""
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    body = json.dumps(document).encode()
+    urllib.request.urlopen(urllib.request.Request(API + path, body, headers, method=method)).close()
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Sees to it that what is named is there, and that nothing would leave."""
-    case.body = confined(case.body)
-    if (case.path_parameters or {}).get("id") == KNOWN:
-        document = {"tenant": "acme", "url": "https://192.0.2.1/known"}
-        request = urllib.request.Request(
-            f"{API}/v1/subscriptions/{KNOWN}",
-            method="PUT",
-            data=json.dumps(document).encode(),
-            headers={"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
-        )
-        urllib.request.urlopen(request).close()
+    body = confined(case.body)
+    if body != case.body:
+        case.body = body
+    named = str((case.path_parameters or {}).get("id"))
+    if named in (SUBSCRIPTION, DELIVERY):
+        ask("PUT", f"/v1/subscriptions/{SUBSCRIPTION}", {"tenant": "acme", "url": "https://192.0.2.1/known"})
+    if named == DELIVERY:
+        event = {"id": "known", "type": "demo.happened", "tenant": "acme"}
+        ask("POST", "/v1/events", event | {"timestamp": "2026-03-01T12:30:00Z", "data": {}})

@@ -218,7 +218,7 @@ fn conditional(operation: Operation) -> Operation {
     let tags = || {
         json!({
             "type": "string",
-            "pattern": "^(\\*|(W/)?\"[^\",]*\"(, *(W/)?\"[^\",]*\")*)$",
+            "pattern": "^(\\*|(W/)?\"[!#-+\\-.-~]*\"(, *(W/)?\"[!#-+\\-.-~]*\")*)$",
             "examples": ["\"19ca0d6a4f8-1\""],
         })
     };
