@@ -20,6 +20,16 @@ use crate::ports::DeadLetterQuery;
 
 /// Most that one redrive sends again.
 const REDRIVE_MAX: usize = 100_000;
+/// What a redrive is asked for by.
+const KNOWN: [&str; 7] = [
+    "tenant",
+    "subscription",
+    "reason",
+    "since",
+    "until",
+    "limit",
+    "dry_run",
+];
 const REASONS: &str = "exhausted, gone, subscription_disabled or subscription_deleted";
 
 /// A delivery that was given up.
@@ -150,7 +160,7 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
         ..DeadLetterQuery::default()
     };
     let mut dry_run = false;
-    for member in document.members() {
+    for member in document.members(&KNOWN)? {
         match member.name {
             "tenant" => {
                 let parse = |text: &str| TenantId::parse(text).ok();
@@ -168,7 +178,7 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
                 let dry = member.value.as_bool();
                 dry_run = dry.ok_or_else(|| member.wrong("true or false"))?;
             }
-            _ => return Err(member.unknown()),
+            _ => {}
         }
     }
     Ok((query, dry_run))

@@ -86,7 +86,7 @@ pub async fn run(
     document: Document,
 ) -> Result<Json<Explanation>, Problem> {
     let (mut event, mut tenant, mut after) = (None, None, None);
-    for member in document.members() {
+    for member in document.members(&["event", "tenant", "cursor"])? {
         match member.name {
             "event" => event = member.value.as_object().cloned(),
             "tenant" => {
@@ -97,7 +97,7 @@ pub async fn run(
                 let parse = |text: &str| SubscriptionId::parse(text).ok();
                 after = Some(member.parsed("the `next` of the answer before", parse)?);
             }
-            _ => return Err(member.unknown().into()),
+            _ => {}
         }
     }
     let event = event.ok_or_else(|| FieldFault::new("event", "must be an event (an object)"))?;

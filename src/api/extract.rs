@@ -145,9 +145,15 @@ pub struct Member<'a> {
 
 impl Document {
     /// What it has, but for null, which stands for what is absent.
-    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        let members = self.0.iter().filter(|(_, value)| !value.is_null());
-        members.map(|(name, value)| Member { name, value })
+    ///
+    /// # Errors
+    /// [`FieldFault`] of the first one that is not among `known`, null or not.
+    pub fn members(&self, known: &[&str]) -> Result<impl Iterator<Item = Member<'_>>, FieldFault> {
+        let members = || self.0.iter().map(|(name, value)| Member { name, value });
+        match members().find(|member| !known.contains(&member.name)) {
+            Some(other) => Err(other.unknown(known)),
+            None => Ok(members().filter(|member| !member.value.is_null())),
+        }
     }
 }
 
@@ -157,9 +163,11 @@ impl Member<'_> {
         FieldFault::new(self.name, format!("must be {expected}"))
     }
 
-    /// That nobody knows it.
-    pub fn unknown(&self) -> FieldFault {
-        FieldFault::new(self.name, "is not known")
+    fn unknown(&self, known: &[&str]) -> FieldFault {
+        match known {
+            [one] => FieldFault::new(self.name, format!("is not known; did you mean `{one}`?")),
+            _ => FieldFault::new(self.name, "is not known"),
+        }
     }
 
     /// The text, read by `parse`.

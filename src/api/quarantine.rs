@@ -115,7 +115,7 @@ fn read(document: &Document) -> Result<QuarantineQuery, FieldFault> {
         limit: REQUEUE_MAX,
         ..QuarantineQuery::default()
     };
-    for member in document.members() {
+    for member in document.members(&["reason", "until", "limit"])? {
         match member.name {
             "reason" => {
                 let expected = format!(
@@ -126,7 +126,7 @@ fn read(document: &Document) -> Result<QuarantineQuery, FieldFault> {
             }
             "until" => query.until = Some(member.time()?),
             "limit" => query.limit = member.count(REQUEUE_MAX)?,
-            _ => return Err(member.unknown()),
+            _ => {}
         }
     }
     Ok(query)

@@ -15,7 +15,6 @@ use super::openapi::{Operation, Schemas, parts};
 use super::problem::{Code, Problem};
 use crate::codec::tenant_token::TenantToken;
 use crate::config::duration;
-use crate::domain::subscription::FieldFault;
 use crate::domain::timestamp::UnixMillis;
 
 /// How long a token is good for when nothing is said.
@@ -45,16 +44,11 @@ pub async fn create(
     document: Document,
 ) -> Result<(StatusCode, Json<TenantTokenMade>), Problem> {
     let mut ttl = TTL;
-    for member in document.members() {
-        match member.name {
-            "ttl" => {
-                let expected = "a duration such as \"1h\", from 1s to 30 days";
-                let allowed = |ttl: &Duration| (Duration::from_secs(1)..=TTL_MAX).contains(ttl);
-                let parse = |text: &str| duration::parse(text).ok().filter(allowed);
-                ttl = member.parsed(expected, parse)?;
-            }
-            name => return Err(FieldFault::new(name, "is not known; did you mean `ttl`?").into()),
-        }
+    for member in document.members(&["ttl"])? {
+        let expected = "a duration such as \"1h\", from 1s to 30 days";
+        let allowed = |ttl: &Duration| (Duration::from_secs(1)..=TTL_MAX).contains(ttl);
+        let parse = |text: &str| duration::parse(text).ok().filter(allowed);
+        ttl = member.parsed(expected, parse)?;
     }
     let expires_at = api.ports.clock.now().after(ttl);
     let token = TenantToken {

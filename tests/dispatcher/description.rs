@@ -180,3 +180,43 @@ async fn every_operation_succeeds_as_it_is_described() {
     // Nothing is in quarantine here; `quarantine.rs` has what was requeued.
     assert_eq!(missing, ["POST /v1/quarantine/{id}/requeue"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_is_refused() {
+    let carillon = Dispatcher::start().await;
+    let api = &carillon.api;
+    let document: Value = serde_json::from_str(openapi::text()).unwrap();
+    let (mut lists, mut bodies) = (0, 0);
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        // What is not there is not looked into.
+        let path = path.replace("{tenant}", "acme");
+        if path.contains('{') {
+            continue;
+        }
+        for (method, operation) in methods.as_object().unwrap() {
+            let method: Method = method.to_ascii_uppercase().parse().unwrap();
+            let parameters = operation["parameters"].as_array();
+            let mut parameters = parameters.into_iter().flatten();
+            if parameters.any(|parameter| parameter["in"] == "query") {
+                let asked = api.request(method.clone(), &format!("{path}?colour=red"));
+                let refused = api.send(asked).await.refused(422, "invalid_parameter");
+                assert_eq!(refused["field"], "colour", "{method} {path}");
+                lists += 1;
+            }
+            let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+            let named = body["$ref"]
+                .as_str()
+                .map(|name| document.pointer(&name[1..]).unwrap());
+            if named.unwrap_or(body)["additionalProperties"] == false {
+                for value in [json!("red"), json!(null)] {
+                    let document = json!({ "colour": value });
+                    let asked = api.request(method.clone(), &path).json(&document);
+                    let refused = api.send(asked).await.refused(422, "invalid_field");
+                    assert_eq!(refused["field"], "colour", "{method} {path}");
+                }
+                bodies += 1;
+            }
+        }
+    }
+    assert!(lists >= 4 && bodies >= 6, "{lists} lists, {bodies} bodies");
+}

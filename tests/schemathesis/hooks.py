@@ -7,6 +7,7 @@ import urllib.request
 
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis import GenerationMode
 
 API = os.environ["CARILLON_API"]
 TOKEN = os.environ["CARILLON_TOKEN"]
@@ -72,6 +73,11 @@ def before_call(context, case, kwargs):
     body = confined(case.body)
     if body != case.body:
         case.body = body
+    if case.meta.generation.mode == GenerationMode.POSITIVE:
+        # In headers it writes letters and digits alone, so that of an entity tag nothing is left.
+        for header in ("If-Match", "If-None-Match"):
+            if (case.headers or {}).get(header) == "":
+                del case.headers[header]
     named = str((case.path_parameters or {}).get("id"))
     if named in (SUBSCRIPTION, DELIVERY):
         ask("PUT", f"/v1/subscriptions/{SUBSCRIPTION}", {"tenant": "acme", "url": "https://192.0.2.1/known"})
