@@ -139,8 +139,8 @@ pub fn describe_publish(schemas: &mut Schemas) -> Operation {
         "description": "The message `carillon.v1.Event` of `proto/carillon/v1/event.proto`.",
     });
     let content = json!({
-        "application/json": content(&json, &examples),
-        "application/cloudevents+json": content(&cloud, &[("one", cloud_example)]),
+        "application/json": content(json, &examples),
+        "application/cloudevents+json": content(cloud, &[("one", cloud_example)]),
         "application/x-protobuf": { "schema": protobuf },
     });
     let trace = json!({ "type": "string" });

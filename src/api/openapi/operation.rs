@@ -72,7 +72,7 @@ impl Operation {
     /// Its body, a JSON document.
     #[must_use]
     pub fn takes(self, schema: Value, required: bool, examples: &[(&str, Value)]) -> Self {
-        let content = json!({ "application/json": content(&schema, examples) });
+        let content = json!({ "application/json": content(schema, examples) });
         self.takes_one_of(required, content)
             .refuses(&[Code::Malformed, Code::InvalidField])
     }
@@ -80,7 +80,9 @@ impl Operation {
     /// Its body, in one of several forms, each with its content type.
     #[must_use]
     pub fn takes_one_of(mut self, required: bool, content: Value) -> Self {
-        self.body = Some(json!({ "required": required, "content": content }));
+        let mut body = json!({ "required": required });
+        body["content"] = content;
+        self.body = Some(body);
         self.refuses(&[
             Code::IncompleteBody,
             Code::SlowBody,
@@ -92,10 +94,11 @@ impl Operation {
     /// What it answers with `status`, and an example of it.
     #[must_use]
     pub fn answers(self, status: u16, about: &str, schema: Value, example: Value) -> Self {
-        let content = json!({
-            "application/json": { "schema": schema, "example": example },
-        });
-        self.answer(status, json!({ "description": about, "content": content }))
+        let mut answer = json!({ "description": about });
+        let content = &mut answer["content"]["application/json"];
+        content["schema"] = schema;
+        content["example"] = example;
+        self.answer(status, answer)
     }
 
     /// That it answers `status` with no document.
@@ -142,15 +145,19 @@ impl Operation {
 }
 
 /// A schema with examples, each under its name.
-pub fn content(schema: &Value, examples: &[(&str, Value)]) -> Value {
+pub fn content(schema: Value, examples: &[(&str, Value)]) -> Value {
     let named = examples.iter().map(|(name, example)| {
         let example = json!({ "summary": name, "value": example });
         (name.replace(' ', "-"), example)
     });
     let named: serde_json::Map<_, _> = named.collect();
-    json!({ "schema": schema, "examples": named })
+    let mut content = json!({ "examples": named });
+    content["schema"] = schema;
+    content
 }
 
 fn parameter(place: &str, name: &str, about: &str, schema: Value) -> Value {
-    json!({ "in": place, "name": name, "description": about, "schema": schema })
+    let mut parameter = json!({ "in": place, "name": name, "description": about });
+    parameter["schema"] = schema;
+    parameter
 }

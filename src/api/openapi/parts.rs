@@ -157,9 +157,6 @@ pub fn list(item: &Value, next: &str) -> Value {
 /// What `next` is where pages follow each other.
 pub const NEXT: &str = "What to ask for as `cursor` to go on; null when this was the last page. \
     What comes or goes meanwhile moves nothing: no item is shown twice or passed over.";
-/// What `next` is where there is one page.
-pub const NO_NEXT: &str = "Always null: there is one page, of the oldest.";
-
 /// Schemas that derived ones name (`schemars(schema_with = …)`).
 pub mod field {
     use super::*;

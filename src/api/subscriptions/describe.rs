@@ -148,8 +148,8 @@ pub fn change(schemas: &mut Schemas) -> Operation {
         ("no filter", json!({ "filter": null })),
     ];
     let content = json!({
-        "application/json": super::super::openapi::content(&patch, &examples),
-        "application/merge-patch+json": super::super::openapi::content(&patch, &examples),
+        "application/json": super::super::openapi::content(patch.clone(), &examples),
+        "application/merge-patch+json": super::super::openapi::content(patch, &examples),
     });
     let operation = of_one("changeSubscription", "Change a subscription")
         .about("A JSON merge patch (RFC 7396). Another way of signing makes another secret, which is shown this once.")

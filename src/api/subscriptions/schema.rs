@@ -28,7 +28,7 @@ pub fn made(schemas: &mut Schemas) -> Value {
     parts::named(schemas, "SubscriptionWritten", || {
         let mut members = shown_members();
         let about = "Its secret, shown this once: where it was made by this call.";
-        members.insert("secret".to_owned(), described(secret, about));
+        members.insert("secret".to_owned(), parts::about(secret, about));
         members.insert("warnings".to_owned(), warnings());
         object_of(members, &SHOWN)
     })
@@ -94,7 +94,7 @@ pub fn declarations(schemas: &mut Schemas) -> Value {
         "properties": {
             "id": parts::subscription_id(),
             "action": parts::one_of(["created", "updated", "unchanged"]),
-            "secret": described(secret, about),
+            "secret": parts::about(secret, about),
             "warnings": warnings(),
         },
     });
@@ -291,18 +291,18 @@ fn public_key() -> Value {
 
 /// A secret as it may be given: either form, or both of the same.
 fn given_secret() -> Value {
-    let hex = json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
-    let whsec =
-        json!({ "type": "string", "pattern": "^whsec_[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$" });
+    let hex = || json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
+    let base64 = "^whsec_[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$";
+    let whsec = || json!({ "type": "string", "pattern": base64 });
     json!({
         "description": "Its secret; the one that is there is kept, or one is made, when it has none.",
         "anyOf": [
-            hex,
-            whsec,
+            hex(),
+            whsec(),
             {
                 "type": "object",
                 "minProperties": 1,
-                "properties": { "hex": parts::or_null(hex.clone()), "whsec": parts::or_null(whsec.clone()) },
+                "properties": { "hex": parts::or_null(hex()), "whsec": parts::or_null(whsec()) },
                 "additionalProperties": false,
             },
             { "type": "null" },
@@ -333,11 +333,6 @@ fn with_default(mut schema: Value, default: &str) -> Value {
     schema
 }
 
-/// A named schema with a sentence about its place.
-fn described(reference: Value, about: &str) -> Value {
-    parts::about(reference, about)
-}
-
 /// What is shown may be written back: it is not looked at.
 fn with_read_only(mut document: Value) -> Value {
     for name in READ_ONLY {
@@ -351,5 +346,7 @@ fn with_read_only(mut document: Value) -> Value {
 }
 
 fn object_of(members: Map<String, Value>, required: &[&str]) -> Value {
-    json!({ "type": "object", "required": required, "properties": members })
+    let mut schema = json!({ "type": "object", "required": required });
+    schema["properties"] = members.into();
+    schema
 }
