@@ -21,6 +21,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod demo;
+pub mod doctor;
 pub mod each;
 pub mod explain;
 pub mod init;
@@ -36,6 +37,9 @@ pub mod subscriptions;
 pub mod tokens;
 pub mod verify;
 
+/// Where the API is looked for when nobody says otherwise.
+pub const API_DEFAULT: &str = "http://127.0.0.1:8080";
+
 const HELP: &str = "\
 {about-with-newline}
 {usage-heading} {usage}
@@ -45,6 +49,7 @@ Run Carillon:
   serve          Run the dispatcher
   demo           See everything at work on this machine
   config         Check, print or explain the configuration
+  doctor         Can it reach what it needs, and is it set up safely
 
 Work with a running Carillon:
   publish        Publish events from a file or standard input
@@ -99,7 +104,7 @@ pub struct Globals {
 
     /// The API of the running Carillon that client commands speak to
     #[arg(long, global = true, value_name = "URL")]
-    #[arg(env = "CARILLON_API", default_value = "http://127.0.0.1:8080")]
+    #[arg(env = "CARILLON_API", default_value = API_DEFAULT)]
     pub api: String,
 
     /// The admin token or a tenant's token for the API
@@ -152,6 +157,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Check, print or explain the configuration
     Config(config::Args),
+    /// Can it reach what it needs, and is it set up safely
+    Doctor(doctor::Args),
     /// Print a completion script
     Completions(completions::Args),
 }

@@ -47,6 +47,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Secrets(args) => cli::secrets::run(args, globals).await,
         Command::Tokens(args) => cli::tokens::run(args, globals).await,
         Command::Verify(args) => cli::verify::run(args, globals).await,
+        Command::Doctor(args) => doctor(&args, globals).await,
         Command::Completions(args) => cli::completions::run(args, globals).await,
     };
     cli::finish(result)
@@ -61,6 +62,13 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn doctor(args: &cli::doctor::Args, globals: &cli::Globals) -> Result<(), cli::CliError> {
+    let waiting = cli::doctor::waiting();
+    let checks = app::doctor::examine(globals, |done| waiting.inc(done)).await;
+    waiting.finish_and_clear();
+    cli::doctor::report(args, globals.json, &checks)
 }
 
 async fn init(file: Option<&Path>) -> anyhow::Result<()> {

@@ -5,10 +5,10 @@ use axum::extract::State;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Api, attempts, dead_letters};
 use super::auth::Caller;
 use super::extract::{DeliveryPath, Document};
 use super::problem::Problem;
+use super::{Api, attempts, dead_letters};
 use crate::domain::attempt::{Attempt, NextAction};
 use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::DeliveryId;
@@ -67,9 +67,15 @@ pub async fn show(
     let state = state_of(newest, letter.is_some());
     let next_at = newest.and_then(|attempt| attempt.next_at);
     document["state"] = json!(state);
-    document["next_at"] = json!(next_at.filter(|_| state == WAITING).map(|at| at.to_string()));
+    document["next_at"] = json!(
+        next_at
+            .filter(|_| state == WAITING)
+            .map(|at| at.to_string())
+    );
     document["dead_letter"] = json!(letter.as_ref().map(dead_letters::show));
-    let shown = attempts.iter().map(|(position, attempt)| attempts::show(*position, attempt));
+    let shown = attempts
+        .iter()
+        .map(|(position, attempt)| attempts::show(*position, attempt));
     document["attempts"] = shown.collect();
     Ok(Json(document))
 }

@@ -90,13 +90,15 @@ async fn made_before(
     let Subscription { created_at, .. } = *there.subscription;
     let (id, status) = (&there.subscription.id, StatusCode::CONFLICT);
     if there.version > 1 || asked.subscription.created_at.since(created_at) > REPLAYED_FOR {
-        let detail = format!("this idempotency key made {id}, which is older than a day or was changed");
+        let detail =
+            format!("this idempotency key made {id}, which is older than a day or was changed");
         return Err(Problem::new(status, "idempotency_key_used", detail).with("id", id.as_str()));
     }
     let mut same = (*asked.subscription).clone();
     (same.created_at, same.updated_at) = (created_at, there.subscription.updated_at);
     if show_json(&same, &there.secrets) != show_json(&there.subscription, &there.secrets) {
-        let detail = format!("this idempotency key made {id} from another document: take another key");
+        let detail =
+            format!("this idempotency key made {id} from another document: take another key");
         return Err(Problem::new(status, "idempotency_key_reused", detail).with("id", id.as_str()));
     }
     Ok(there)

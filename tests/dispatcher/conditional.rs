@@ -33,9 +33,8 @@ async fn a_change_is_made_to_what_was_read() {
     assert_eq!(path, format!("{ALL}/{}", made.body["id"].as_str().unwrap()));
     assert_eq!(tag(&api.get(&path).await), first);
     let patch = json!({ "description": "changed" });
-    let change = async |tag: &str| {
-        with_header(api, (Method::PATCH, &path), ("if-match", tag), &patch).await
-    };
+    let change =
+        async |tag: &str| with_header(api, (Method::PATCH, &path), ("if-match", tag), &patch).await;
     let changed = change(&format!("\"other\", {first}")).await;
     let second = tag(&changed);
     assert_ne!(second, first);
@@ -59,7 +58,8 @@ async fn a_change_is_made_to_what_was_read() {
     // What is declared as it is stays as it is.
     let same = api.put(&new, &document).await;
     assert_eq!(tag(&same), latest);
-    let deleted = with_header(api, (Method::DELETE, &new), ("if-match", &latest), &json!({}));
+    let none = json!({});
+    let deleted = with_header(api, (Method::DELETE, &new), ("if-match", &latest), &none);
     assert_eq!(deleted.await.status, 204);
     // Made once more under the same id it is another one.
     let again = api.put(&new, &document).await;
@@ -78,15 +78,23 @@ async fn what_is_made_under_a_key_is_made_once() {
     assert!(first["secret"]["whsec"].is_string());
     assert_eq!(make("k1", &document).await.expect(201), first);
     let other = json!({ "tenant": TENANT, "url": ENDPOINT, "description": "other" });
-    let refused = make("k1", &other).await.refused(409, "idempotency_key_reused");
+    let refused = make("k1", &other)
+        .await
+        .refused(409, "idempotency_key_reused");
     assert_eq!(refused["id"], first["id"]);
     assert_ne!(make("k2", &document).await.expect(201)["id"], first["id"]);
     let of_bell = json!({ "tenant": "bell", "url": ENDPOINT });
     assert_ne!(make("k1", &of_bell).await.expect(201)["id"], first["id"]);
-    make(&"k".repeat(256), &document).await.refused(400, "invalid_header");
+    make(&"k".repeat(256), &document)
+        .await
+        .refused(400, "invalid_header");
     // Changed since, its secret is not shown any more.
     let path = format!("{ALL}/{}", first["id"].as_str().unwrap());
-    api.patch(&path, &json!({ "description": "changed" })).await.expect(200);
-    make("k1", &document).await.refused(409, "idempotency_key_used");
+    api.patch(&path, &json!({ "description": "changed" }))
+        .await
+        .expect(200);
+    make("k1", &document)
+        .await
+        .refused(409, "idempotency_key_used");
     assert_eq!(api.items(&format!("{ALL}?tenant={TENANT}")).await.len(), 2);
 }

@@ -41,7 +41,11 @@ async fn its_way_is_told_from_waiting_to_the_end() {
             assert_eq!(told["attempts"].as_array().unwrap().len(), n + 1, "{told}");
             assert_eq!(told["next_at"].is_string(), *state == "waiting", "{told}");
             let is_dead = *state == "dead_lettered";
-            assert_eq!(told["dead_letter"]["reason"] == "exhausted", is_dead, "{told}");
+            assert_eq!(
+                told["dead_letter"]["reason"] == "exhausted",
+                is_dead,
+                "{told}"
+            );
         }
         if name == "never" {
             let discarded = api.delete(&format!("/v1/dead-letters/{id}")).await;
@@ -50,8 +54,12 @@ async fn its_way_is_told_from_waiting_to_the_end() {
         }
         api.delete(&made.path()).await.expect(204);
     }
-    api.get("/v1/deliveries/msg_0").await.refused(404, "not_found");
-    api.get("/v1/deliveries/nonsense").await.refused(404, "not_found");
+    api.get("/v1/deliveries/msg_0")
+        .await
+        .refused(404, "not_found");
+    api.get("/v1/deliveries/nonsense")
+        .await
+        .refused(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
