@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Each page with the name of its file, such as `carillon-subscriptions-apply.1`.
-pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+pub fn pages() -> io::Result<Vec<(String, String)>> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let mut pages = Vec::new();
@@ -30,11 +30,11 @@ pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(pages)
 }
 
-fn add(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+fn add(command: &Command, pages: &mut Vec<(String, String)>) -> io::Result<()> {
     let man = Man::new(command.clone())
         .source(concat!("Carillon ", env!("CARGO_PKG_VERSION")))
         .manual("Carillon");
-    pages.push((man.get_filename(), page(command, &man)?));
+    pages.push((man.get_filename(), in_ascii(&page(command, &man)?)));
     for below in command.get_subcommands() {
         add(below, pages)?;
     }
@@ -65,4 +65,16 @@ fn page(command: &Command, man: &Man) -> io::Result<Vec<u8>> {
         roff.to_writer(&mut page)?;
     }
     Ok(page)
+}
+
+/// What is not ASCII, as groff and mandoc both read it: `…` is `\[u2026]`.
+fn in_ascii(page: &[u8]) -> String {
+    let mut ascii = String::with_capacity(page.len());
+    for c in String::from_utf8_lossy(page).chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => ascii.push_str(&format!("\\[u{:04X}]", u32::from(c))),
+        }
+    }
+    ascii
 }

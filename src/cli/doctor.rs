@@ -9,12 +9,7 @@ use serde_json::{Value, json};
 use super::output::{Look, Tone};
 use super::{CliError, output};
 
-/// Can it reach what it needs, and is it set up safely
-///
-/// Reads the configuration as `serve` does and looks at what it names: the SQLite file, or
-/// RabbitMQ and Redis; whether the keys read the signing secrets that are stored; names and
-/// certificates; clocks; and at the running Carillon, if there is one. Nothing is changed, and a
-/// Carillon that runs is not disturbed.
+/// Can it reach what it needs, and is it set up safely; `Command` has the rest of its help
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -114,14 +114,14 @@ Examples:
 const APPLY_EXAMPLES: &str = "\
 Example of a file, subs.yaml:
   items:
-    - id: sub_acme_alerts
+    - id: sub_AcmeAlerts
       tenant: acme
       url: https://hooks.acme.example/alerts
       event_types: ['lookup_result.*']
       rate_limit: { per_second: 10, burst: 20 }
       filter:
         data: { alerts: { result: { risk: [ numeric: ['>=', 60] ] } } }
-    - id: sub_acme_audit
+    - id: sub_AcmeAudit
       tenant: acme
       url: https://audit.acme.example/in
       signing: ed25519

@@ -96,8 +96,7 @@ fn rights(path: &Path, file: &Metadata) -> Check {
             format!("{shown} has the mode {mode:04o}: others may read signing secrets in it");
         return Check::warning(name, detail, format!("chmod 600 {shown}*"));
     }
-    let mib = file.len() >> 20;
-    Check::ok(name, format!("{shown} is its owner's alone, {mib} MiB"))
+    Check::ok(name, format!("{shown} is its owner's alone"))
 }
 
 fn tables(examined: &Result<Examined, crate::adapters::sqlite::OpenError>) -> Check {

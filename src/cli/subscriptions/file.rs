@@ -155,6 +155,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::codec::subscription::SpecRules;
+    use crate::codec::subscription::declared::read_declared;
+    use crate::domain::retry::Exponential;
 
     fn read(file: &str, text: &str) -> Result<Vec<Value>, CliError> {
         read_items(Path::new(file), text.as_bytes())
@@ -230,6 +233,28 @@ retry: ~
             "headers": {"x-number": "012", "x-text": "a b"}, "retry": null,
         });
         assert_eq!(read("a.yaml", text).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn the_example_of_the_help_can_be_applied() {
+        let help = super::super::APPLY_EXAMPLES;
+        let example = help.split("subs.yaml:\n").nth(1).unwrap();
+        let example = example.split("\n\n").next().unwrap();
+        let rules = SpecRules {
+            is_stored: false,
+            require_https: true,
+            timeout: std::time::Duration::from_secs(10),
+            retry: Exponential::default(),
+        };
+        let items = read("subs.yaml", example).unwrap();
+        assert_eq!(items.len(), 2);
+        for item in items {
+            let Value::Object(document) = item else {
+                panic!("an object: {item}");
+            };
+            let declared = read_declared(document, &rules);
+            assert!(declared.unwrap().id.is_some());
+        }
     }
 
     #[test]

@@ -178,6 +178,8 @@ fn rate_limit(item: &Value) -> String {
     let limit = &item["rate_limit"];
     match (&limit["per_second"], &limit["burst"]) {
         (Value::Number(rate), Value::Number(burst)) => {
+            let rate = rate.to_string();
+            let rate = rate.trim_end_matches(".0");
             format!("{rate} a second, {burst} at once after a quiet time")
         }
         _ => String::new(),
