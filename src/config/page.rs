@@ -38,7 +38,7 @@ rate_limit = { per_second = 20, burst = 40 }
 ";
 
 /// The effective configuration as JSON; what is not set is not in it. Secrets are redacted as in
-/// [`print`].
+/// [`print()`].
 pub fn print_json(config: &Config) -> serde_json::Value {
     // What is printed reads as TOML, by a test.
     toml::from_str(&print(config)).unwrap_or_default()
