@@ -11,6 +11,11 @@ use serde_json::{Map, Number, Value};
 
 use super::super::CliError;
 
+/// Levels of YAML, about as many as are read of JSON.
+const YAML_DEPTH_MAX: usize = 126;
+/// Enough for a hundred thousand subscriptions; what aliases stand for counts too.
+const YAML_NODES_MAX: usize = 10_000_000;
+
 /// The subscriptions of a file: an array, an object with `items`, one subscription, or several of
 /// these one after the other, as JSON lines and YAML documents are.
 ///
@@ -67,8 +72,15 @@ fn yaml(text: &[u8]) -> Result<Vec<Value>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "must be YAML in UTF-8".to_owned())?;
     let options = serde_saphyr::options! {
         strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
         with_snippet: false,
-        budget: None,
+        budget: serde_saphyr::budget! {
+            max_depth: YAML_DEPTH_MAX,
+            max_documents: YAML_NODES_MAX,
+            max_events: YAML_NODES_MAX,
+            max_nodes: YAML_NODES_MAX,
+        },
     };
     let documents = serde_saphyr::from_multiple_with_options::<Strict>(text, options);
     let documents = documents.map_err(|error| format!("must be YAML: {error}"))?;
@@ -203,6 +215,16 @@ mod tests {
             ("subs.yaml", "just text", "objects"),
             ("subs.yaml", "url: a\nurl: b\n", "url"),
             ("subs.yaml", "timeout_ms: .inf", "finite"),
+            (
+                "subs.yaml",
+                &format!("a: {}", "[".repeat(5000)),
+                "must be YAML",
+            ),
+            (
+                "subs.json",
+                &format!("[{}", "[".repeat(5000)),
+                "must be JSON",
+            ),
         ] {
             let error = read(file, text).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{text}");
@@ -210,6 +232,12 @@ mod tests {
             assert!(error.starts_with(&format!("{file}: ")), "{error}");
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn many_documents_are_read() {
+        let text = "---\nid: sub_1\ntenant: acme\n".repeat(20_000);
+        assert_eq!(read("a.yaml", &text).unwrap().len(), 20_000);
     }
 
     #[test]
@@ -223,14 +251,15 @@ timeout_ms: 500
 rate_limit: {per_second: 0.5, burst: 2}
 filter: null
 headers:
-  x-number: '012'
+  x-number: 012
+  x-grouped: 1_000
   x-text: a b
 retry: ~
 ";
         let expected = json!({
             "tenant": "acme", "enabled": false, "description": "no", "event_types": ["*", "on"],
             "timeout_ms": 500, "rate_limit": {"per_second": 0.5, "burst": 2}, "filter": null,
-            "headers": {"x-number": "012", "x-text": "a b"}, "retry": null,
+            "headers": {"x-number": "012", "x-grouped": "1_000", "x-text": "a b"}, "retry": null,
         });
         assert_eq!(read("a.yaml", text).unwrap(), [expected]);
     }
