@@ -172,7 +172,7 @@ async fn a_plan_is_told_and_nothing_is_done() {
     let more = json!({ "timeout_ms": 500, "description": "old" });
     let old = api.subscribe(URL, more).await;
     let same = api.subscribe(URL, json!({})).await;
-    let other = api.subscribe(URL, json!({ "tenant": "other" })).await;
+    let unnamed = api.subscribe(URL, json!({})).await;
     let before = api.items(ALL).await;
     let (_folder, file) = yaml(&format!(
         "---
@@ -203,7 +203,7 @@ secret: '{}'
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
-    for hidden in [&same.id, &other.id, "0707", "\u{1b}"] {
+    for hidden in [&same.id, &unnamed.id, "0707", "\u{1b}"] {
         assert!(!out.contains(hidden), "{hidden}: {out}");
     }
     assert_eq!(api.items(ALL).await, before, "nothing is changed");

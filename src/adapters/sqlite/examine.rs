@@ -64,3 +64,33 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
         None => Ok(readers::connect(&absolute)?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn looking_touches_nothing_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine #1?.db");
+        super::super::private_file(&path).unwrap();
+        let conn = super::super::writing_connection(&path).unwrap();
+        schema::prepare(&conn).unwrap();
+        super::super::enter_wal(&conn).unwrap();
+        drop(conn);
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        File::open(folder.path())
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        let examined = examine(&path, &Vault::default()).unwrap();
+        assert_eq!(examined.version, Some(examined.known));
+        assert_eq!(examined.survey, Survey::default());
+        // Whatever is made in it, and be it for a moment, changes when it was changed.
+        let now = folder.path().metadata().unwrap().modified().unwrap();
+        assert_eq!(now, long_ago);
+    }
+}
