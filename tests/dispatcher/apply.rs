@@ -286,6 +286,12 @@ async fn pruning_without_ids_is_refused() {
     );
     let lone = ["subscriptions", "apply", "-f", "-", "--tenant", TENANT];
     assert_eq!(carillon(api, &lone, "").await.0, 2);
+    // What it warns of is named.
+    let inside = json!([{ "id": "sub_in", "tenant": "other", "url": "http://10.0.0.1/in" }]);
+    let look = ["subscriptions", "apply", "-f", "-", "--dry-run"];
+    let (code, _, err) = carillon(api, &look, &inside.to_string()).await;
+    assert_eq!(code, 0);
+    assert!(err.starts_with("warning: sub_in: url: 10.0.0.1"), "{err}");
     // An item that is refused ends it before anything goes.
     let bad = json!([{ "id": "sub_bad", "tenant": TENANT, "url": "nowhere" }]);
     let (code, out, err) = carillon(api, &args, &bad.to_string()).await;

@@ -59,7 +59,7 @@ pub async fn apply(client: &ApiClient, as_json: bool, args: &Args) -> Result<(),
         plan.print(&items)?;
     }
     if args.dry_run {
-        plan.items.iter().for_each(show::warnings);
+        warn(&items, &plan.items);
         return Ok(());
     }
     if !plan.deleted.is_empty() && !args.yes {
@@ -211,8 +211,17 @@ fn show_applied(
     output::line(&format!("Done: {}", counts.join(", ")))?;
     let look = Look::detect();
     show_new_ids(look, items, applied)?;
-    applied.iter().for_each(show::warnings);
+    warn(items, applied);
     show::made_secrets(look, applied)
+}
+
+/// Says what the API warns of, and of which item.
+fn warn(items: &[Value], told: &[Value]) {
+    for (item, one) in items.iter().zip(told) {
+        let names = [text_of(one, "id"), text_of(item, "url")];
+        let name = names.into_iter().find(|name| !name.is_empty());
+        show::warnings_of(&name.unwrap_or_default(), one);
+    }
 }
 
 /// The ids that were made here: the file does not have them.
