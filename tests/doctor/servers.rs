@@ -7,7 +7,7 @@ use lapin::{Connection, ConnectionProperties};
 
 use crate::harness::{Patient, free_address};
 use crate::program::run;
-use crate::services::{self, Broker, RedisServer};
+use crate::services::{self, Broker, RedisCluster, RedisSentinel, RedisServer};
 
 /// Names of its own in the shared servers; what is declared under them goes with it.
 struct Names {
@@ -160,6 +160,30 @@ async fn a_redis_that_may_lose_something_is_a_warning() {
     found.expect("redis persistence", "warning", "appendonly yes");
     found.expect("redis memory", "ok", "% of `maxmemory`");
     assert_eq!(patient.look_with(&["--strict"]).await.code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_redis_is_looked_at() {
+    let names = Names::new().await;
+    let (cluster, sentinel) = (RedisCluster::start(2).await, RedisSentinel::start().await);
+    for (url, servers) in [(cluster.url(), 2), (sentinel.url(), 1)] {
+        let patient = names.patient().await;
+        let patient = patient.with("CARILLON_REDIS__URL", &url);
+        patient
+            .look()
+            .await
+            .expect("redis marker", "failed", "init");
+        init(&patient).await;
+        let found = patient.look().await;
+        assert_eq!(found.names("failed"), [""; 0], "{}", found.text);
+        found.expect("redis marker", "ok", &names.prefix);
+        found.expect("stored secrets", "ok", "no subscriptions yet");
+        let looked_at = found
+            .names("ok")
+            .into_iter()
+            .filter(|name| *name == "redis");
+        assert_eq!(looked_at.count(), servers, "{}", found.text);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
