@@ -79,6 +79,9 @@ docs: ## Write docs/configuration.md again from the sources
 	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 
+man: ## Write the manual pages to target/man: `man -l target/man/carillon-serve.1`
+	$(CARGO) run --quiet --locked --example man -- target/man
+
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
@@ -86,4 +89,4 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz build docs fmt clean
+.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz build docs man fmt clean

@@ -21,10 +21,12 @@ pub mod declared;
 mod patch;
 mod record;
 mod retry;
+mod survey;
 
 pub use patch::merge_patch;
 pub use record::{decode_record, encode_record};
 use retry::{retry, show_retry};
+pub use survey::Survey;
 
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
