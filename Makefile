@@ -97,6 +97,9 @@ docs: ## Write docs/configuration.md and docs/openapi.json again from the source
 	$(CARGO) run --quiet --locked -- openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
+man: ## Write the manual pages to target/man: `man -l target/man/carillon-serve.1`
+	$(CARGO) run --quiet --locked --example man -- target/man
+
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
@@ -105,4 +108,4 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 .PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz schemathesis \
-	openapi-lint build docs fmt clean
+	openapi-lint build docs man fmt clean

@@ -22,10 +22,12 @@ pub mod declared;
 mod patch;
 mod record;
 mod retry;
+mod survey;
 
 pub use patch::merge_patch;
 pub use record::{decode_record, encode_record};
 use retry::{retry, show_retry};
+pub use survey::Survey;
 
 /// How long an attempt may take, in milliseconds.
 pub const TIMEOUT_MS: RangeInclusive<u64> = 100..=60_000;

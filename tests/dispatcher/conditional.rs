@@ -58,12 +58,8 @@ async fn a_change_is_made_to_what_was_read() {
     // What is declared as it is stays as it is.
     let same = api.put(&new, &document).await;
     assert_eq!(tag(&same), latest);
-    let (at, if_match, nothing) = (
-        (Method::DELETE, new.as_str()),
-        ("if-match", &*latest),
-        json!({}),
-    );
-    let deleted = with_header(api, at, if_match, &nothing).await;
+    let nothing = json!({});
+    let deleted = with_header(api, (Method::DELETE, &new), ("if-match", &latest), &nothing).await;
     assert_eq!(deleted.status, 204);
     // Made once more under the same id it is another one.
     let again = api.put(&new, &document).await;

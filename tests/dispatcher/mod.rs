@@ -14,6 +14,7 @@ mod explain;
 mod formats;
 mod hostile_input;
 mod intake;
+mod json;
 mod lanes;
 pub mod leaks;
 mod neighbours;

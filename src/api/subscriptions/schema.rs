@@ -92,8 +92,16 @@ pub fn declarations(schemas: &mut Schemas) -> Value {
         "type": "object",
         "required": ["id", "action"],
         "properties": {
-            "id": parts::subscription_id(),
+            "id": parts::about(
+                parts::or_null(parts::subscription_id()),
+                "Null in a dry run where it has none yet.",
+            ),
             "action": parts::one_of(["created", "updated", "unchanged"]),
+            "changes": {
+                "type": "array",
+                "items": { "type": "string" },
+                "description": "In a dry run: the fields that would change.",
+            },
             "secret": parts::about(secret, about),
             "warnings": warnings(),
         },
@@ -106,6 +114,7 @@ pub fn declarations(schemas: &mut Schemas) -> Value {
             "properties": {
                 "created": count, "updated": count, "unchanged": count,
                 "items": { "type": "array", "items": item },
+                "dry_run": { "const": true, "description": "Nothing was done." },
             },
         })
     })
