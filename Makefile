@@ -8,8 +8,12 @@ IN_TESTS = -A clippy::unwrap_used -A clippy::expect_used -A clippy::panic -A cli
 # Tools that are not part of a build: installed once, by version, below target/.
 DENY_VERSION = 0.20.2
 CYCLONEDX_VERSION = 0.5.9
+SCHEMATHESIS_VERSION = 4.32.5
+REDOCLY_VERSION = 2.77.0
 DENY = target/tools/deny-$(DENY_VERSION)/bin/cargo-deny
 CYCLONEDX = target/tools/cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+
+SCHEMATHESIS = target/tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/schemathesis
 
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
@@ -72,12 +76,29 @@ fuzz: ## Fuzz what strangers send, SECONDS_EACH=60 for each target (nightly Rust
 			-print_final_stats=1; \
 	done
 
+schemathesis: $(SCHEMATHESIS) ## Hold the API against its description, embedded and on RabbitMQ and Redis (needs Python)
+	$(CARGO) build --locked --bin carillon
+	tests/schemathesis/run.sh embedded $(abspath $(SCHEMATHESIS)) --checks all
+	tests/services/run.sh tests/schemathesis/run.sh production $(abspath $(SCHEMATHESIS)) --checks all
+
+$(SCHEMATHESIS):
+	python3 -m venv $(@D)/..
+	$(@D)/pip install --quiet schemathesis==$(SCHEMATHESIS_VERSION)
+
+openapi-lint: ## Lint docs/openapi.json (needs Node.js and the network)
+	npx --yes @redocly/cli@$(REDOCLY_VERSION) lint docs/openapi.json
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
-docs: ## Write docs/configuration.md again from the sources
+docs: ## Write docs/configuration.md and docs/openapi.json again from the sources
 	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(CARGO) run --quiet --locked -- openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
+
+man: ## Write the manual pages to target/man: `man -l target/man/carillon-serve.1`
+	$(CARGO) run --quiet --locked --example man -- target/man
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
@@ -86,4 +107,5 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz build docs fmt clean
+.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz schemathesis \
+	openapi-lint build docs man fmt clean

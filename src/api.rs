@@ -4,6 +4,7 @@
 //! One file per resource. Reaches the rest through ports and what `app` hands it; answers
 //! errors as problem documents. The operations listener is a router of its own.
 
+pub mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod conditional;
@@ -14,6 +15,7 @@ pub mod events;
 pub mod explain;
 pub mod extract;
 pub mod limits;
+pub mod openapi;
 pub mod ops;
 pub mod overview;
 pub mod problem;

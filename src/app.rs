@@ -6,6 +6,7 @@
 
 mod backends;
 pub mod demo;
+pub mod doctor;
 mod listener;
 pub mod serve;
 

@@ -1,8 +1,8 @@
 //! The command line: what can be typed, and how a command ends.
 //!
 //! One file per command below `cli/`. Client commands speak to a running Carillon
-//! through its HTTP API alone and have `run(args, &Globals)`; `init`, `serve`, `demo` and
-//! `config` are only declared here, since they need what the composition root knows.
+//! through its HTTP API alone and have `run(args, &Globals)`; `init`, `serve`, `demo`,
+//! `openapi` and `config` are only declared here, since they need what the composition root knows.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 use std::path::PathBuf;
@@ -21,10 +21,12 @@ pub mod config;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod demo;
+pub mod doctor;
 pub mod each;
 pub mod explain;
 pub mod init;
 pub mod listen;
+pub mod openapi;
 pub mod output;
 pub mod publish;
 pub mod quarantine;
@@ -36,6 +38,9 @@ pub mod subscriptions;
 pub mod tokens;
 pub mod verify;
 
+/// Where the API is looked for when nobody says otherwise.
+pub const API_DEFAULT: &str = "http://127.0.0.1:8080";
+
 const HELP: &str = "\
 {about-with-newline}
 {usage-heading} {usage}
@@ -45,6 +50,7 @@ Run Carillon:
   serve          Run the dispatcher
   demo           See everything at work on this machine
   config         Check, print or explain the configuration
+  doctor         Can it reach what it needs, and is it set up safely
 
 Work with a running Carillon:
   publish        Publish events from a file or standard input
@@ -57,7 +63,8 @@ Work with a running Carillon:
   secrets        Encrypt the signing secrets under another key
   tokens         Make tokens for a tenant
 
-Build a receiver:
+Build a client or a receiver:
+  openapi        Print the description of the HTTP API (OpenAPI 3.1)
   listen         Receive webhooks, check their signatures, print them
   verify         Check the signatures of a captured request
 
@@ -99,7 +106,7 @@ pub struct Globals {
 
     /// The API of the running Carillon that client commands speak to
     #[arg(long, global = true, value_name = "URL")]
-    #[arg(env = "CARILLON_API", default_value = "http://127.0.0.1:8080")]
+    #[arg(env = "CARILLON_API", hide_env_values = true, default_value = API_DEFAULT)]
     pub api: String,
 
     /// The admin token or a tenant's token for the API
@@ -108,7 +115,8 @@ pub struct Globals {
     pub token: Option<SecretString>,
 
     /// The configuration file [default: carillon.toml, if there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "CARILLON_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(env = "CARILLON_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 }
 
@@ -124,9 +132,18 @@ pub enum Command {
     /// to mark.
     Init(init::Args),
     /// Run the dispatcher
+    ///
+    /// Reads the configuration (see `carillon config reference`) and runs until it is told to
+    /// stop (Ctrl-C, SIGTERM); then it finishes what it has begun, for at most `shutdown.grace`.
+    /// A second signal stops it at once. The log goes to standard error: text on a terminal, else
+    /// JSON; RUST_LOG chooses what is logged.
     Serve(serve::Args),
     /// See everything at work on this machine, without any server
     Demo(demo::Args),
+    /// Print the description of the HTTP API (OpenAPI 3.1)
+    ///
+    /// The same document as a running Carillon answers at /openapi.json. It needs none.
+    Openapi(openapi::Args),
     /// Receive webhooks, check their signatures, print them
     Listen(listen::Args),
     /// Publish events from a file or standard input
@@ -152,6 +169,13 @@ pub enum Command {
     Verify(verify::Args),
     /// Check, print or explain the configuration
     Config(config::Args),
+    /// Can it reach what it needs, and is it set up safely
+    ///
+    /// Reads the configuration as `serve` does and looks at what it names: the SQLite file, or
+    /// RabbitMQ and Redis; whether the keys read the signing secrets that are stored; names and
+    /// certificates; clocks; and at the running Carillon, if there is one. Nothing is changed, and
+    /// a Carillon that runs is not disturbed.
+    Doctor(doctor::Args),
     /// Print a completion script
     Completions(completions::Args),
 }
@@ -200,6 +224,11 @@ impl CliError {
     }
 }
 
+/// That `command` prints what is no JSON.
+pub fn no_json(command: &str) -> CliError {
+    CliError::Usage(format!("`carillon {command}` has no --json: leave it out"))
+}
+
 /// Says on standard error what went wrong, and turns it into the exit code.
 pub fn finish(result: Result<(), CliError>) -> ExitCode {
     match result {
@@ -242,6 +271,16 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn what_takes_a_paragraph_to_explain_has_it() {
+        let root = Cli::command();
+        for name in ["init", "serve", "doctor"] {
+            let command = root.find_subcommand(name).unwrap();
+            let long = command.get_long_about().unwrap().to_string();
+            assert!(long.lines().count() > 2, "{name}: {long}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::domain::retry::{Exponential, RetryFault, RetryPolicy};
 
 pub use connection::{BrokerUrls, RedisForm, RedisUrl};
 pub use fault::{ConfigError, Fault, Origin};
-pub use page::{print, reference};
+pub use page::{print, print_json, reference};
 pub use sections::{
     Audit, Broker, Config, Dedup, Delivery, Egress, Embedded, Http, Intake, Ops, Plan, Redis,
     Retry, Secrets, Shutdown, Telemetry,

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use carillon::api;
 use carillon::app;
-use carillon::cli::{self, Cli, Command};
+use carillon::cli::{self, Cli, CliError, Command, output};
 use carillon::config::{self, Config};
 use clap::Parser as _;
+use serde_json::json;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,10 +34,15 @@ async fn run(cli: Cli) -> ExitCode {
     let globals = &cli.globals;
     let file = globals.config.as_deref();
     let result = match cli.command {
-        Command::Init(_) => return finish(init(file).await),
+        Command::Init(_) => return finish(init(file, globals.json).await),
         Command::Serve(_) => return finish(app::serve::serve(file).await),
+        Command::Demo(_) if globals.json => Err(cli::no_json("demo")),
         Command::Demo(args) => return finish(app::demo::demo(args.keep).await),
-        Command::Config(args) => return finish(show_config(args.action, file)),
+        Command::Openapi(_) => {
+            print!("{}", api::openapi::text());
+            return ExitCode::SUCCESS;
+        }
+        Command::Config(args) => show_config(args.action, globals),
         Command::Listen(args) => cli::listen::run(args, globals).await,
         Command::Publish(args) => cli::publish::run(args, globals).await,
         Command::Subscriptions(args) => cli::subscriptions::run(args, globals).await,
@@ -47,6 +54,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Secrets(args) => cli::secrets::run(args, globals).await,
         Command::Tokens(args) => cli::tokens::run(args, globals).await,
         Command::Verify(args) => cli::verify::run(args, globals).await,
+        Command::Doctor(args) => doctor(&args, globals).await,
         Command::Completions(args) => cli::completions::run(args, globals).await,
     };
     cli::finish(result)
@@ -63,30 +71,63 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-async fn init(file: Option<&Path>) -> anyhow::Result<()> {
+async fn doctor(args: &cli::doctor::Args, globals: &cli::Globals) -> Result<(), CliError> {
+    let waiting = cli::doctor::waiting();
+    let checks = app::doctor::examine(globals, |done| waiting.inc(done)).await;
+    waiting.finish_and_clear();
+    cli::doctor::report(args, globals.json, &checks)
+}
+
+async fn init(file: Option<&Path>, as_json: bool) -> anyhow::Result<()> {
     let loaded = Config::load(file, config::environment())?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    println!("{}", app::init(&loaded.config).await?);
+    let done = app::init(&loaded.config).await?;
+    match as_json {
+        true => output::json(&json!({ "detail": done }))?,
+        false => output::line(&done)?,
+    }
     Ok(())
 }
 
-fn show_config(action: cli::config::Action, file: Option<&Path>) -> anyhow::Result<()> {
+fn show_config(action: cli::config::Action, globals: &cli::Globals) -> Result<(), CliError> {
     use cli::config::Action;
     if matches!(action, Action::Reference) {
-        print!("{}", config::reference());
-        return Ok(());
+        return match globals.json {
+            true => output::json(&json!({ "markdown": config::reference() })),
+            false => output::write(config::reference().as_bytes()),
+        };
     }
-    let loaded = Config::load(file, config::environment())?;
-    let idle = app::not_in_effect(&loaded.config);
-    for warning in loaded.warnings.iter().chain(&idle) {
-        eprintln!("warning: {warning}");
+    let loaded = match Config::load(globals.config.as_deref(), config::environment()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if globals.json && matches!(action, Action::Check) {
+                let faults: Vec<String> = error.faults.iter().map(ToString::to_string).collect();
+                output::json(&json!({ "valid": false, "faults": faults, "warnings": [] }))?;
+                return Err(CliError::Reported);
+            }
+            return Err(CliError::Failed(error.to_string()));
+        }
+    };
+    let mut warnings = loaded.warnings;
+    warnings.extend(app::not_in_effect(&loaded.config));
+    if !globals.json {
+        for warning in &warnings {
+            output::note(&format!("warning: {warning}"));
+        }
     }
-    match (action, &loaded.sources.file) {
-        (Action::Print, _) => print!("{}", config::print(&loaded.config)),
-        (_, Some(file)) => println!("{} and the environment: valid", file.display()),
-        (_, None) => println!("the environment and the defaults: valid"),
+    match (action, globals.json, &loaded.sources.file) {
+        (Action::Print, true, _) => output::json(&config::print_json(&loaded.config)),
+        (Action::Print, false, _) => output::write(config::print(&loaded.config).as_bytes()),
+        (_, true, file) => {
+            let file = file.as_ref().map(|file| file.display().to_string());
+            let found = json!({ "valid": true, "faults": [], "warnings": warnings, "file": file });
+            output::json(&found)
+        }
+        (_, false, Some(file)) => {
+            output::line(&format!("{} and the environment: valid", file.display()))
+        }
+        (_, false, None) => output::line("the environment and the defaults: valid"),
     }
-    Ok(())
 }

@@ -42,7 +42,8 @@ use self::opening::OpeningLayer;
 use self::probe::Probe;
 use self::resolver::GuardedResolver;
 
-pub use self::trust::{CaFileError, read_ca_file};
+pub use self::resolver::{Answered, look_up};
+pub use self::trust::{CaFileError, read_ca_file, system_root_count};
 
 /// Idle connections are kept this long. Longer serves few endpoints (most close theirs
 /// after 5 to 75 s) and holds sockets for all.

@@ -10,6 +10,7 @@ mod acked;
 mod copies;
 mod dead_letters;
 mod desk;
+pub mod examine;
 mod inbox;
 mod link;
 mod message;

@@ -12,6 +12,7 @@
 
 mod audit;
 mod changes;
+pub mod examine;
 mod health;
 mod ledger;
 mod link;

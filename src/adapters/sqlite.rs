@@ -12,6 +12,7 @@ mod dead_letters;
 mod deliveries;
 mod desk;
 mod events;
+pub mod examine;
 mod health;
 mod inbox;
 mod ledger;

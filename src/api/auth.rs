@@ -17,13 +17,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, Uri};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::Api;
 use super::limits::{Limited, TenantRates, UnderWay, WrongTokens};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::codec::tenant_token::{self, TenantToken, TokenKey};
 use crate::domain::id::TenantId;
 use crate::domain::subscription::Scope;
@@ -41,6 +41,8 @@ pub enum Caller {
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Whoever can connect, with a token or without: there is nothing of anybody's.
+    Anyone,
     /// The admin alone.
     Admin,
     /// Tenants too; the handler sees to it that they reach their own things only.
@@ -130,15 +132,17 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if access == Access::Anyone {
+        return next.run(request).await;
+    }
     let admitted = match request.extensions().get::<Inside>() {
         Some(Inside(caller)) => access.check(caller.clone()),
         None => {
-            let peer = peer_of(request.extensions());
             let knock = Knock {
                 method: request.method(),
                 uri: request.uri(),
                 headers: request.headers(),
-                peer,
+                peer: peer_of(request.extensions()),
             };
             api.gate.admit(&knock, access, api.ports.clock.now())
         }
@@ -218,11 +222,7 @@ impl Gate {
                 "the token expired at {}: have another one made",
                 token.expires_at
             );
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "token_expired",
-                detail,
-            ));
+            return Err(Problem::new(Code::TokenExpired, detail));
         }
         Ok(token.tenant)
     }
@@ -261,8 +261,7 @@ fn check_origin(knock: &Knock<'_>) -> Result<(), Problem> {
     let host = text(HOST).or_else(|| knock.uri.authority().map(http::uri::Authority::as_str));
     let refuse = |what: String| {
         Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "cross_origin",
+            Code::CrossOrigin,
             format!(
                 "{what}; without `http.admin_token`, only what comes from this machine itself is answered"
             ),
@@ -306,16 +305,16 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn unauthorized(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    Problem::new(Code::Unauthorized, detail)
 }
 
 fn forbidden(detail: String) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    Problem::new(Code::Forbidden, detail)
 }
 
 fn limited(Limited { what, after }: Limited) -> Problem {
     let detail = format!("{what}: try again in {} s", after.as_secs());
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(after)
+    Problem::new(Code::TooManyRequests, detail).retry_after(after)
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::ports::StoredSubscription;
 
 /// What a request asks of what is there.
@@ -85,8 +85,7 @@ impl Conditions {
             Some(_) => "it has another version than was asked for: read it again and repeat",
             None => "there is no such subscription any more, or not yet",
         };
-        let status = StatusCode::PRECONDITION_FAILED;
-        let problem = Problem::new(status, "precondition_failed", detail);
+        let problem = Problem::new(Code::PreconditionFailed, detail);
         Err(match there.map(etag) {
             Some(tag) => problem.with("etag", tag.to_str().unwrap_or_default()),
             None => problem,

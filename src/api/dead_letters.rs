@@ -3,11 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::answer::List;
 use super::auth::Caller;
 use super::extract::{DeliveryPath, Document, Query};
+use super::openapi::{Operation, Schemas, parts};
 use super::problem::Problem;
 use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -16,7 +20,60 @@ use crate::ports::DeadLetterQuery;
 
 /// Most that one redrive sends again.
 const REDRIVE_MAX: usize = 100_000;
+/// What a redrive is asked for by.
+const KNOWN: [&str; 7] = [
+    "tenant",
+    "subscription",
+    "reason",
+    "since",
+    "until",
+    "limit",
+    "dry_run",
+];
 const REASONS: &str = "exhausted, gone, subscription_disabled or subscription_deleted";
+
+/// A delivery that was given up.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetter")]
+pub struct DeadLetterShown {
+    /// How many attempts were made.
+    attempts: u32,
+    /// When it was given up.
+    #[schemars(schema_with = "parts::field::time")]
+    dead_at: String,
+    /// The event.
+    event_id: String,
+    /// The event's type.
+    event_type: String,
+    /// When the first attempt was made, if any was.
+    #[schemars(schema_with = "parts::field::maybe_time")]
+    first_attempt_at: Option<String>,
+    /// The delivery.
+    #[schemars(schema_with = "parts::field::delivery_id")]
+    id: String,
+    /// Why the last attempt failed.
+    #[schemars(schema_with = "parts::field::reason")]
+    last_reason: Option<&'static str>,
+    /// The status that answered the last attempt.
+    last_status: Option<u16>,
+    /// Why it was given up.
+    #[schemars(schema_with = "parts::field::dead_reason")]
+    reason: &'static str,
+    /// Whom it was for.
+    #[schemars(schema_with = "parts::field::subscription_id")]
+    subscription_id: String,
+    /// The event's tenant.
+    tenant: String,
+}
+
+/// What a redrive did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Redriven {
+    /// How many match; of a run that is not dry, how many were sent again.
+    matched: u64,
+    /// How many were sent again.
+    redriven: u64,
+}
 
 /// The oldest that match.
 ///
@@ -26,7 +83,7 @@ pub async fn list(
     State(api): State<Api>,
     caller: Caller,
     query: Query,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<List<DeadLetterShown>>, Problem> {
     let query = query.only(&["tenant", "subscription", "reason", "since", "limit"])?;
     let wanted = DeadLetterQuery {
         owner: caller.owner(),
@@ -39,8 +96,8 @@ pub async fn list(
         limit: query.limit()?,
     };
     let found = api.ports.dead_letters.list(&wanted).await?;
-    let items: Vec<Value> = found.iter().map(show).collect();
-    Ok(Json(json!({ "items": items, "next": null })))
+    let items = found.iter().map(show).collect();
+    Ok(Json(List { items, next: None }))
 }
 
 /// Sends those that match again, or only counts them. The first thousand are due at once, the
@@ -53,7 +110,7 @@ pub async fn redrive(
     State(api): State<Api>,
     caller: Caller,
     document: Document,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Redriven>, Problem> {
     let (mut query, dry_run) = read(&document)?;
     query.owner = caller.owner();
     let letters = &api.ports.dead_letters;
@@ -63,7 +120,7 @@ pub async fn redrive(
         let redriven = letters.redrive(&query, api.ports.clock.now()).await?;
         (redriven, redriven)
     };
-    Ok(Json(json!({ "matched": matched, "redriven": redriven })))
+    Ok(Json(Redriven { matched, redriven }))
 }
 
 /// Discards one: the log tells of it, and where there are notices `delivery.discarded`.
@@ -103,7 +160,7 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
         ..DeadLetterQuery::default()
     };
     let mut dry_run = false;
-    for member in document.members() {
+    for member in document.members(&KNOWN)? {
         match member.name {
             "tenant" => {
                 let parse = |text: &str| TenantId::parse(text).ok();
@@ -121,26 +178,120 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
                 let dry = member.value.as_bool();
                 dry_run = dry.ok_or_else(|| member.wrong("true or false"))?;
             }
-            _ => return Err(member.unknown()),
+            _ => {}
         }
     }
     Ok((query, dry_run))
 }
 
 /// One as the API shows it.
-pub fn show(letter: &DeadLetter) -> Value {
+pub fn show(letter: &DeadLetter) -> DeadLetterShown {
     let delivery = &letter.delivery;
+    DeadLetterShown {
+        attempts: delivery.attempts,
+        dead_at: letter.dead_at.to_string(),
+        event_id: delivery.event.id.to_string(),
+        event_type: delivery.event.kind.to_string(),
+        first_attempt_at: delivery.first_attempt_at.map(|at| at.to_string()),
+        id: delivery.id.to_string(),
+        last_reason: delivery.last.map(|last| last.reason.code()),
+        last_status: delivery.last.and_then(|last| last.status),
+        reason: letter.reason.code(),
+        subscription_id: delivery.subscription.to_string(),
+        tenant: delivery.event.tenant.to_string(),
+    }
+}
+
+fn reasons() -> Value {
+    parts::one_of(DeadReason::ALL.map(DeadReason::code))
+}
+
+/// What [`list`] is.
+pub fn describe_list(schemas: &mut Schemas) -> Operation {
+    Operation::new(
+        "dead-letters",
+        "listDeadLetters",
+        "List dead letters, oldest first",
+    )
+    .about("The oldest that match. Reading moves, loses and ages none.")
+    .query("tenant", "Of this tenant's events.", parts::scope())
+    .query(
+        "subscription",
+        "For this subscription.",
+        parts::subscription_id(),
+    )
+    .query("reason", "Given up for this reason.", reasons())
+    .query("since", "Not given up before then.", parts::time())
+    .query("limit", "How many at most.", parts::limit())
+    .answers(
+        200,
+        "The oldest that match.",
+        parts::of::<List<DeadLetterShown>>(schemas),
+        json!({ "items": [example()], "next": null }),
+    )
+}
+
+/// What [`redrive`] is.
+pub fn describe_redrive(schemas: &mut Schemas) -> Operation {
+    let document = parts::document(json!({
+        "tenant": parts::about(parts::scope(), "Those of this tenant's events."),
+        "subscription": parts::about(parts::subscription_id(), "Those for this subscription."),
+        "reason": parts::about(reasons(), "Those given up for this reason."),
+        "since": parts::about(parts::time(), "Those not given up before then."),
+        "until": parts::about(parts::time(), "Those given up before then."),
+        "limit": {
+            "type": "integer", "minimum": 1, "maximum": REDRIVE_MAX, "default": REDRIVE_MAX,
+            "description": "How many at most, the oldest.",
+        },
+        "dry_run": {
+            "type": "boolean", "default": false,
+            "description": "Whether to count them, and send none.",
+        },
+    }));
+    let one = json!({ "subscription": parts::SUBSCRIPTION, "dry_run": true });
+    Operation::new(
+        "dead-letters",
+        "redriveDeadLetters",
+        "Send dead letters again",
+    )
+    .about(
+        "Sends those that match again, or counts them. The first thousand are due at once, the \
+             others a thousand each second. Nothing is lost if it stops half way.",
+    )
+    .takes(
+        document,
+        false,
+        &[("count those of one", one), ("all", json!({}))],
+    )
+    .answers(
+        200,
+        "What was done.",
+        parts::of::<Redriven>(schemas),
+        json!({ "matched": 12, "redriven": 0 }),
+    )
+}
+
+/// What [`discard`] is.
+pub fn describe_discard(_: &mut Schemas) -> Operation {
+    Operation::new("dead-letters", "discardDeadLetter", "Discard a dead letter")
+        .about("It is gone for good; the log tells of it, and where there are notices `delivery.discarded`.")
+        .of("id", "The delivery.", parts::delivery_id(), parts::DELIVERY)
+        .answers_nothing(204, "It was discarded.")
+}
+
+/// A dead letter in examples.
+pub fn example() -> Value {
     json!({
-        "id": delivery.id.as_str(),
-        "subscription_id": delivery.subscription.as_str(),
-        "tenant": delivery.event.tenant.as_str(),
-        "event_id": delivery.event.id.as_str(),
-        "event_type": delivery.event.kind.as_str(),
-        "reason": letter.reason.code(),
-        "attempts": delivery.attempts,
-        "last_status": delivery.last.and_then(|last| last.status),
-        "last_reason": delivery.last.map(|last| last.reason.code()),
-        "first_attempt_at": delivery.first_attempt_at.map(|at| at.to_string()),
-        "dead_at": letter.dead_at.to_string(),
+        "attempts": 10,
+        "dead_at": "2026-03-02T20:30:00.000Z",
+        "event_id": "scan-4711",
+        "event_type": "scan.finished",
+        "first_attempt_at": parts::TIME,
+        "id": parts::DELIVERY,
+        "last_reason": "unavailable",
+        "last_status": 503,
+        "reason": "exhausted",
+        "subscription_id": parts::SUBSCRIPTION,
+        "tenant": "acme",
     })
 }

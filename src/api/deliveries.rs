@@ -3,11 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use serde_json::{Value, json};
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde_json::json;
 
+use super::attempts::AttemptShown;
 use super::auth::Caller;
+use super::dead_letters::DeadLetterShown;
 use super::extract::{DeliveryPath, Document};
-use super::problem::Problem;
+use super::openapi::{Operation, Schemas, parts};
+use super::problem::{Code, Problem};
 use super::{Api, attempts, dead_letters};
 use crate::domain::attempt::{Attempt, NextAction};
 use crate::domain::delivery::{DeadLetter, DeadReason};
@@ -20,6 +25,58 @@ use crate::ports::{AttemptQuery, DeadLetterQuery, Parcel};
 const ATTEMPTS_SHOWN: usize = 100;
 /// It will be attempted again.
 const WAITING: &str = "waiting";
+/// All that [`state_of`] says.
+const STATES: [&str; 6] = [
+    WAITING,
+    "delivered",
+    "dead_lettered",
+    "failed",
+    "redriven_or_discarded",
+    "unknown",
+];
+
+/// What became of a delivery.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Delivery")]
+pub struct DeliveryShown {
+    /// Its attempts, newest first: the newest hundred.
+    attempts: Vec<AttemptShown>,
+    /// The dead letter that it is now, if it is one.
+    dead_letter: Option<DeadLetterShown>,
+    /// The event.
+    event_id: String,
+    /// The event's type.
+    event_type: String,
+    /// Its id; it is the `webhook-id`.
+    #[schemars(schema_with = "parts::field::delivery_id")]
+    id: String,
+    /// When the next attempt is due, while it waits for one.
+    #[schemars(schema_with = "parts::field::maybe_time")]
+    next_at: Option<String>,
+    /// What became of it, by its newest attempt and whether it is a dead letter: `failed` is a
+    /// test's alone.
+    #[schemars(schema_with = "states")]
+    state: &'static str,
+    /// Whom it is for.
+    #[schemars(schema_with = "parts::field::subscription_id")]
+    subscription_id: String,
+    /// The event's tenant.
+    tenant: String,
+}
+
+/// That a delivery is sent again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Redelivered {
+    /// The delivery.
+    #[schemars(schema_with = "parts::field::delivery_id")]
+    delivery: String,
+    /// Always true.
+    redelivered: bool,
+}
+
+fn states(_: &mut Schemas) -> Schema {
+    parts::field::word(STATES)
+}
 
 /// What became of a delivery, with its attempts, newest first.
 ///
@@ -29,7 +86,7 @@ pub async fn show(
     State(api): State<Api>,
     caller: Caller,
     DeliveryPath(id): DeliveryPath,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<DeliveryShown>, Problem> {
     let wanted = AttemptQuery {
         owner: caller.owner(),
         delivery: Some(id.clone()),
@@ -43,41 +100,43 @@ pub async fn show(
         Some(attempt) if attempt.reason.is_none() || attempt.test => None,
         _ => dead_letter(&api, &caller, &id).await?,
     };
-    let mut document = match (newest, &letter) {
-        (Some(attempt), _) => json!({
-            "id": id.as_str(),
-            "subscription_id": attempt.subscription.as_str(),
-            "tenant": attempt.tenant.as_str(),
-            "event_id": attempt.event.as_str(),
-            "event_type": attempt.kind.as_str(),
-        }),
-        (None, Some(letter)) => json!({
-            "id": id.as_str(),
-            "subscription_id": letter.delivery.subscription.as_str(),
-            "tenant": letter.delivery.event.tenant.as_str(),
-            "event_id": letter.delivery.event.id.as_str(),
-            "event_type": letter.delivery.event.kind.as_str(),
-        }),
+    let facts = match (newest, &letter) {
+        (Some(attempt), _) => (
+            attempt.subscription.to_string(),
+            attempt.tenant.to_string(),
+            attempt.event.to_string(),
+            attempt.kind.to_string(),
+        ),
+        (None, Some(DeadLetter { delivery, .. })) => (
+            delivery.subscription.to_string(),
+            delivery.event.tenant.to_string(),
+            delivery.event.id.to_string(),
+            delivery.event.kind.to_string(),
+        ),
         (None, None) => {
             return Err(Problem::not_found(
                 "no attempt of such a delivery is recorded, and no dead letter is",
             ));
         }
     };
+    let (subscription_id, tenant, event_id, event_type) = facts;
     let state = state_of(newest, letter.is_some());
     let next_at = newest.and_then(|attempt| attempt.next_at);
-    document["state"] = json!(state);
-    document["next_at"] = json!(
-        next_at
+    let shown = attempts.iter();
+    let shown = shown.map(|(position, attempt)| attempts::show(*position, attempt));
+    Ok(Json(DeliveryShown {
+        attempts: shown.collect(),
+        dead_letter: letter.as_ref().map(dead_letters::show),
+        event_id,
+        event_type,
+        id: id.to_string(),
+        next_at: next_at
             .filter(|_| state == WAITING)
-            .map(|at| at.to_string())
-    );
-    document["dead_letter"] = json!(letter.as_ref().map(dead_letters::show));
-    let shown = attempts
-        .iter()
-        .map(|(position, attempt)| attempts::show(*position, attempt));
-    document["attempts"] = shown.collect();
-    Ok(Json(document))
+            .map(|at| at.to_string()),
+        state,
+        subscription_id,
+        tenant,
+    }))
 }
 
 async fn dead_letter(
@@ -124,7 +183,7 @@ pub async fn redeliver(
     caller: Caller,
     DeliveryPath(id): DeliveryPath,
     Document(_): Document,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Redelivered>), Problem> {
     let newest = AttemptQuery {
         owner: caller.owner(),
         delivery: Some(id.clone()),
@@ -150,7 +209,10 @@ pub async fn redeliver(
         delivery = %id, subscription = %attempt.subscription, tenant = %attempt.tenant,
         event = %attempt.event, "delivery is sent again"
     );
-    let answer = json!({ "delivery": id.as_str(), "redelivered": true });
+    let answer = Redelivered {
+        delivery: id.to_string(),
+        redelivered: true,
+    };
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
@@ -174,22 +236,67 @@ async fn check_subscription(api: &Api, caller: &Caller, attempt: &Attempt) -> Re
         ),
         Some(_) => return Ok(()),
     };
-    Err(conflict(reason.code(), detail))
+    Err(Problem::new(Code::Dead(reason), detail))
 }
 
 fn refused(why: NotRepeatable) -> Problem {
     match why {
-        NotRepeatable::Test => conflict(
-            "test_delivery",
+        NotRepeatable::Test => Problem::new(
+            Code::TestDelivery,
             "the Test action made it, outside the queue: test the subscription again instead",
         ),
-        NotRepeatable::BodyNotKept => conflict(
-            "body_not_kept",
+        NotRepeatable::BodyNotKept => Problem::new(
+            Code::BodyNotKept,
             "only the beginning of its body was kept (`audit.body_bytes`): publish its event again",
         ),
     }
 }
 
-fn conflict(code: &'static str, detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::CONFLICT, code, detail)
+/// What [`show`] is.
+pub fn describe_show(schemas: &mut Schemas) -> Operation {
+    let mut attempt = attempts::example();
+    attempt["next_action"] = "dead_letter".into();
+    attempt["next_at"] = json!(null);
+    Operation::new(
+        "deliveries",
+        "readDelivery",
+        "Read what became of a delivery",
+    )
+    .about("Its state, and its attempts as far as the audit log has them.")
+    .of("id", "The delivery.", parts::delivery_id(), parts::DELIVERY)
+    .answers(
+        200,
+        "The delivery.",
+        parts::of::<DeliveryShown>(schemas),
+        json!({
+            "attempts": [attempt],
+            "dead_letter": dead_letters::example(),
+            "event_id": "scan-4711",
+            "event_type": "scan.finished",
+            "id": parts::DELIVERY,
+            "next_at": null,
+            "state": "dead_lettered",
+            "subscription_id": parts::SUBSCRIPTION,
+            "tenant": "acme",
+        }),
+    )
+}
+
+/// What [`redeliver`] is.
+pub fn describe_redeliver(schemas: &mut Schemas) -> Operation {
+    Operation::new("deliveries", "redeliver", "Send a delivery again")
+        .about(
+            "The same `webhook-id` and body, and a fresh series of attempts. It is beside whatever \
+             else there is of the delivery: a retry that waits is made too, and a dead letter stays \
+             where it is.",
+        )
+        .of("id", "The delivery.", parts::delivery_id(), parts::DELIVERY)
+        .takes(parts::nothing(), false, &[("nothing", json!({}))])
+        .refuses(&Code::OF_REDELIVERIES)
+        .answers(
+            202,
+            "It waits its turn at its endpoint.",
+            parts::of::<Redelivered>(schemas),
+            json!({ "delivery": parts::DELIVERY, "redelivered": true }),
+        )
 }

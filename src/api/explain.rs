@@ -2,16 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
 use super::Api;
 use super::auth::Caller;
+use super::events;
 use super::extract::Document;
-use super::problem::Problem;
+use super::openapi::{Operation, Schemas, parts};
+use super::problem::{Code, Problem};
 use super::subscriptions::page;
 use crate::codec;
-use crate::domain::event::{Event, EventFault};
+use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::explain::{Rule, Verdict, explain};
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::pattern::{Budget, Selection};
@@ -23,6 +27,54 @@ const EXPLAINED_MAX: usize = 1000;
 /// It takes as long as matching does, so it must not take all processors from that.
 static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
+/// What a tenant's subscriptions say to an event.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Explanation {
+    /// What each says.
+    items: Vec<Explained>,
+    /// How many of these want the event.
+    matched: usize,
+    /// What to ask for as `cursor` to go on; null when these were all.
+    next: Option<String>,
+}
+
+/// What one subscription says to an event.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Explained {
+    /// Which of the event's alerts it gets, by their place, where it does not get all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alerts: Option<Vec<usize>>,
+    /// The subscription's description.
+    description: String,
+    /// Why it does not want the event; empty when it does.
+    detail: String,
+    /// What the event has at `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
+    /// Whether it wants the event.
+    matches: bool,
+    /// Where the filter says no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The first rule that says no: the subscription's field.
+    #[schemars(schema_with = "rules")]
+    rule: Option<&'static str>,
+    /// The subscription.
+    #[schemars(schema_with = "parts::field::subscription_id")]
+    subscription_id: String,
+    /// Whose events it wants.
+    tenant: String,
+    /// Where it goes.
+    url: String,
+    /// What the filter wants at `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<String>,
+}
+
+fn rules(_: &mut Schemas) -> Schema {
+    parts::field::maybe_word(Rule::CODES)
+}
+
 /// Explains an event to each subscription of its tenant, and of the tenant that is named, a
 /// thousand at a time; `next` goes on. Nothing is sent and nothing kept.
 ///
@@ -32,9 +84,9 @@ pub async fn run(
     State(api): State<Api>,
     caller: Caller,
     document: Document,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Explanation>, Problem> {
     let (mut event, mut tenant, mut after) = (None, None, None);
-    for member in document.members() {
+    for member in document.members(&["event", "tenant", "cursor"])? {
         match member.name {
             "event" => event = member.value.as_object().cloned(),
             "tenant" => {
@@ -45,7 +97,7 @@ pub async fn run(
                 let parse = |text: &str| SubscriptionId::parse(text).ok();
                 after = Some(member.parsed("the `next` of the answer before", parse)?);
             }
-            _ => return Err(member.unknown().into()),
+            _ => {}
         }
     }
     let event = event.ok_or_else(|| FieldFault::new("event", "must be an event (an object)"))?;
@@ -59,16 +111,16 @@ pub async fn run(
     let (own, next) = page(&api, Some(&scope), after.as_ref(), EXPLAINED_MAX).await?;
     asked.extend(own);
     let items = explained(&asked, &event).await?;
-    let matched = items.iter().filter(|item| item["matches"] == true).count();
-    Ok(Json(json!({
-        "items": items,
-        "matched": matched,
-        "next": next.map(|id| id.to_string()),
-    })))
+    let matched = items.iter().filter(|item| item.matches).count();
+    Ok(Json(Explanation {
+        items,
+        matched,
+        next: next.map(|id| id.to_string()),
+    }))
 }
 
 /// What each of `asked` says, within the steps that delivering the event to them would have.
-async fn explained(asked: &[StoredSubscription], event: &Event) -> Result<Vec<Value>, Problem> {
+async fn explained(asked: &[StoredSubscription], event: &Event) -> Result<Vec<Explained>, Problem> {
     // The semaphore is never closed.
     let _turn = ONE_AT_A_TIME.acquire().await.ok();
     let budget = Budget::of_event(asked.len());
@@ -102,27 +154,31 @@ fn read(
 }
 
 /// What one subscription says, in words for a person beside those for a program.
-fn shown(subscription: &Subscription, event: &Event, budget: &Budget) -> Value {
+fn shown(subscription: &Subscription, event: &Event, budget: &Budget) -> Explained {
     let verdict = explain(subscription, event, budget);
-    let mut item = json!({
-        "subscription_id": subscription.id.as_str(),
-        "tenant": subscription.tenant.as_str(),
-        "description": subscription.spec.description,
-        "url": subscription.spec.url.url().as_str(),
-        "matches": matches!(verdict, Verdict::Wanted(_)),
-        "rule": null,
-        "detail": "",
-    });
+    let mut item = Explained {
+        alerts: None,
+        description: subscription.spec.description.clone(),
+        detail: String::new(),
+        found: None,
+        matches: matches!(verdict, Verdict::Wanted(_)),
+        path: None,
+        rule: None,
+        subscription_id: subscription.id.to_string(),
+        tenant: subscription.tenant.as_str().to_owned(),
+        url: subscription.spec.url.as_str().to_owned(),
+        wanted: None,
+    };
     match verdict {
         Verdict::Wanted(Selection::All) => {}
-        Verdict::Wanted(Selection::Some(alerts)) => item["alerts"] = json!(alerts),
+        Verdict::Wanted(Selection::Some(alerts)) => item.alerts = Some(alerts),
         Verdict::Refused(rule) => {
-            item["rule"] = json!(rule.code());
-            item["detail"] = json!(sentence(&rule, subscription, event));
+            item.rule = Some(rule.code());
+            item.detail = sentence(&rule, subscription, event);
             if let Rule::Filter(mismatch) = rule {
-                item["path"] = json!(mismatch.path);
-                item["wanted"] = json!(mismatch.wanted);
-                item["found"] = json!(mismatch.found);
+                item.path = Some(mismatch.path);
+                item.wanted = Some(mismatch.wanted);
+                item.found = Some(mismatch.found);
             }
         }
     }
@@ -157,4 +213,42 @@ fn sentence(rule: &Rule, subscription: &Subscription, event: &Event) -> String {
         ),
         Rule::Alerts => "its filter matches the event, but none of the alerts by itself".to_owned(),
     }
+}
+
+/// What [`run`] is.
+pub fn describe_run(schemas: &mut Schemas) -> Operation {
+    let mut event = events::event();
+    // The others stand in for themselves.
+    event["required"] = json!(["type", "data"]);
+    let about =
+        "The event; `id`, `timestamp` and, where it is named beside, `tenant` may be left out.";
+    let mut document = parts::document(json!({
+        "tenant": parts::about(parts::scope(), "Whose subscriptions, beside those of every tenant; the event's tenant's when absent."),
+        "cursor": parts::about(parts::subscription_id(), "The `next` of the answer before."),
+    }));
+    document["required"] = json!(["event"]);
+    document["properties"]["event"] = parts::about(event, about);
+    let asked = json!({ "event": events::example() });
+    let answered = json!({
+        "items": [{
+            "description": "",
+            "detail": "its filter wants \"high\" at `data.level`, where the event has absent",
+            "found": "absent",
+            "matches": false,
+            "path": "data.level",
+            "rule": "filter",
+            "subscription_id": parts::SUBSCRIPTION,
+            "tenant": "acme",
+            "url": "https://hooks.example.com/carillon",
+            "wanted": "\"high\"",
+        }],
+        "matched": 0,
+        "next": null,
+    });
+    Operation::new("events", "explain", "Explain which subscriptions want an event")
+        .about("Says for each subscription of the tenant whether it wants the event and, if not, which rule says no. Nothing is sent and nothing kept.")
+        .takes(document, true, &[("an event", asked)])
+        .refuses(&Code::OF_EVENTS)
+        .refuses(&[Code::Forbidden, Code::Event(FaultReason::TooCostly)])
+        .answers(200, "What each subscription says.", parts::of::<Explanation>(schemas), answered)
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::domain::event::kind_of;
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use crate::domain::json::{self, JsonFault};
@@ -50,23 +50,17 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         let Ok(read) = tokio::time::timeout(BODY_WITHIN, read).await else {
             let within = BODY_WITHIN.as_secs();
             let detail = format!("the body did not arrive within {within} seconds");
-            let status = StatusCode::REQUEST_TIMEOUT;
-            return Err(Problem::new(status, "slow_body", detail));
+            return Err(Problem::new(Code::SlowBody, detail));
         };
         match read {
             Ok(bytes) => Ok(Self(bytes)),
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = "the body is larger than this resource takes";
-                let status = StatusCode::PAYLOAD_TOO_LARGE;
-                Err(Problem::new(status, "too_large", detail))
+                Err(Problem::new(Code::TooLarge, detail))
             }
             Err(_) => {
                 let detail = "the body could not be read to its end";
-                Err(Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "incomplete_body",
-                    detail,
-                ))
+                Err(Problem::new(Code::IncompleteBody, detail))
             }
         }
     }
@@ -123,8 +117,7 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the content type must be application/json, found {essence:?}");
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(Problem::new(status, "unsupported_content_type", detail))
+    Err(Problem::new(Code::UnsupportedContentType, detail))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
@@ -152,9 +145,15 @@ pub struct Member<'a> {
 
 impl Document {
     /// What it has, but for null, which stands for what is absent.
-    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        let members = self.0.iter().filter(|(_, value)| !value.is_null());
-        members.map(|(name, value)| Member { name, value })
+    ///
+    /// # Errors
+    /// [`FieldFault`] of the first one that is not among `known`, null or not.
+    pub fn members(&self, known: &[&str]) -> Result<impl Iterator<Item = Member<'_>>, FieldFault> {
+        let members = || self.0.iter().map(|(name, value)| Member { name, value });
+        match members().find(|member| !known.contains(&member.name)) {
+            Some(other) => Err(other.unknown(known)),
+            None => Ok(members().filter(|member| !member.value.is_null())),
+        }
     }
 }
 
@@ -164,9 +163,11 @@ impl Member<'_> {
         FieldFault::new(self.name, format!("must be {expected}"))
     }
 
-    /// That nobody knows it.
-    pub fn unknown(&self) -> FieldFault {
-        FieldFault::new(self.name, "is not known")
+    fn unknown(&self, known: &[&str]) -> FieldFault {
+        match known {
+            [one] => FieldFault::new(self.name, format!("is not known; did you mean `{one}`?")),
+            _ => FieldFault::new(self.name, "is not known"),
+        }
     }
 
     /// The text, read by `parse`.

@@ -7,10 +7,14 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use crate::domain::event::{EventFault, FaultReason};
+use crate::domain::event::EventFault;
 use crate::domain::subscription::FieldFault;
 use crate::ports::StoreError;
 use crate::telemetry;
+
+mod code;
+
+pub use code::Code;
 
 /// When to try again what recovers by itself.
 const SOON: Duration = Duration::from_secs(1);
@@ -18,8 +22,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// An error as it is answered.
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: String,
     retry_after: Option<Duration>,
     more: Map<String, Value>,
@@ -27,9 +30,8 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with a stable code and a sentence.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
-            status,
             code,
             detail: detail.into(),
             retry_after: None,
@@ -39,12 +41,12 @@ impl Problem {
 
     /// Its status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 
     /// Its code.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.code.name()
     }
 
     /// Its sentence.
@@ -68,43 +70,42 @@ impl Problem {
 
     /// 400 for a body that is not what was expected at all.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
+        Self::new(Code::Malformed, detail)
     }
 
     /// 404
     pub fn not_found(detail: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+        Self::new(Code::NotFound, detail)
     }
 
     /// 405
     pub fn method_not_allowed() -> Self {
         let detail = "this resource does not know that method";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        Self::new(Code::MethodNotAllowed, detail)
     }
 
     /// 422 for a query parameter.
     pub fn parameter(name: &str, expected: &str) -> Self {
         let detail = format!("the parameter `{name}` must be {expected}");
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "invalid_parameter", detail).with("field", name)
+        Self::new(Code::InvalidParameter, detail).with("field", name)
     }
 
     /// 400 for a header of the request.
     pub fn header(name: &http::HeaderName, expected: &str) -> Self {
         let detail = format!("the header `{name}` must be {expected}");
-        Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail).with("field", name.as_str())
+        Self::new(Code::InvalidHeader, detail).with("field", name.as_str())
     }
 
     /// 503; what happened is in the log.
     pub fn unavailable() -> Self {
         let detail = "the store is unavailable; nothing was changed, or it is not known: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail).retry_after(SOON)
+        Self::new(Code::StoreUnavailable, detail).retry_after(SOON)
     }
 
     /// 500; what happened is in the log.
     pub fn internal() -> Self {
         let detail = "something went wrong inside; the log says what";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::new(Code::Internal, detail)
     }
 }
 
@@ -115,21 +116,17 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "the store is unavailable to the API");
                 Self::unavailable()
             }
-            StoreError::Lost(why) => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "store_lost", why).retry_after(SOON)
-            }
+            StoreError::Lost(why) => Self::new(Code::StoreLost, why).retry_after(SOON),
             // No time to try again: a person has to mend it.
             StoreError::KeyMissing { ref key, .. } => {
                 let key = key.clone();
                 telemetry::events::key_missing(&key, &error);
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "key_missing", error.to_string()).with("key", key)
+                Self::new(Code::KeyMissing, error.to_string()).with("key", key)
             }
             StoreError::Conflict => {
                 let detail =
                     "it was changed by someone else at the same time: read it again and repeat";
-                Self::new(StatusCode::CONFLICT, "conflict", detail)
+                Self::new(Code::Conflict, detail)
             }
             StoreError::Damaged(_) => {
                 tracing::error!(%error, "the store holds a damaged record");
@@ -141,19 +138,13 @@ impl From<StoreError> for Problem {
 
 impl From<FieldFault> for Problem {
     fn from(fault: FieldFault) -> Self {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "invalid_field", fault.to_string()).with("field", fault.field)
+        Self::new(Code::InvalidField, fault.to_string()).with("field", fault.field)
     }
 }
 
 impl From<EventFault> for Problem {
     fn from(fault: EventFault) -> Self {
-        let status = match fault.reason {
-            FaultReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            FaultReason::UnsupportedContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        let problem = Self::new(status, fault.reason.code(), fault.sentence);
+        let problem = Self::new(Code::Event(fault.reason), fault.sentence);
         match fault.field {
             Some(field) => problem.with("field", field),
             None => problem,
@@ -163,26 +154,67 @@ impl From<EventFault> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut document = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "code": self.code,
-            "detail": self.detail,
-        });
+        let status = self.status();
+        let mut document = document(self.code, &self.detail);
         if let Value::Object(members) = &mut document {
             members.extend(self.more);
         }
-        let mut response = (self.status, Json(document)).into_response();
+        let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, after.as_secs().into());
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
+}
+
+/// What every problem document says.
+fn document(code: Code, detail: &str) -> Value {
+    let status = code.status();
+    json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "code": code.name(),
+        "detail": detail,
+    })
+}
+
+/// The document of a problem that says no more than what its code means.
+pub fn example(code: Code) -> Value {
+    document(code, code.sentence())
+}
+
+/// The schema of every problem document.
+pub fn schema() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    let mut codes: Vec<_> = Code::all().map(Code::name).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let statuses = json!({ "type": "integer", "minimum": 400, "maximum": 599 });
+    json!({
+        "type": "object",
+        "description": "What went wrong (RFC 9457). Programs go by `code`, which is stable; `detail` is for people, and may change.",
+        "required": ["type", "title", "status", "code", "detail"],
+        "properties": {
+            "type": { "const": "about:blank" },
+            "title": text("The status in words."),
+            "status": statuses,
+            "code": { "type": "string", "enum": codes },
+            "detail": text("What was expected, what came, and what to do."),
+            "field": text("The field, parameter or header at fault, as a path."),
+            "index": {
+                "type": "integer", "minimum": 0,
+                "description": "Which item of a list is at fault, from 0.",
+            },
+            "id": text("What the idempotency key made."),
+            "etag": text("The tag of what is there."),
+            "key": text("The id of the key that is missing."),
+        },
+    })
 }

@@ -1,7 +1,7 @@
 //! The route table: what there is, and who may call it.
 //!
 //! *Invariant: every route of the API is a line of this table.* Its access is checked before
-//! its handler runs, its limits hold, and the tests walk through it.
+//! its handler runs, its limits hold, it is described, and the tests walk through it.
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -10,9 +10,10 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use http::Method;
 
 use super::auth::{Access, authenticate};
+use super::openapi::Describe;
 use super::{
-    Api, attempts, dead_letters, deliveries, events, explain, overview, quarantine, secrets,
-    subscriptions, tokens,
+    Api, attempts, dead_letters, deliveries, events, explain, openapi, overview, quarantine,
+    secrets, subscriptions, tokens,
 };
 
 /// Largest request body, but for those named otherwise.
@@ -28,41 +29,46 @@ pub struct Route {
     pub path: &'static str,
     /// By whom.
     pub access: Access,
-    body_bytes_max: usize,
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// What it is.
+    pub describe: Describe,
     handler: MethodRouter<Api>,
 }
 
 /// Everything that can be asked.
 #[rustfmt::skip] // One line each.
 pub fn table() -> Vec<Route> {
-    use Access::{Admin, Tenants};
+    use Access::{Admin, Anyone, Tenants};
+    use subscriptions::describe as of_subscriptions;
     let at = Route::new;
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![
-        at(&post_, "/v1/events", Tenants, post(events::publish)).of_many(),
-        at(&get_, "/v1/subscriptions", Tenants, get(subscriptions::list)),
-        at(&post_, "/v1/subscriptions", Tenants, post(subscriptions::create)),
-        at(&put_, "/v1/subscriptions", Admin, put(subscriptions::declare)).of_many(),
-        at(&get_, "/v1/subscriptions/{id}", Tenants, get(subscriptions::show)),
-        at(&put_, "/v1/subscriptions/{id}", Tenants, put(subscriptions::declare_one)),
-        at(&Method::PATCH, "/v1/subscriptions/{id}", Tenants, patch(subscriptions::change)),
-        at(&delete_, "/v1/subscriptions/{id}", Tenants, delete(subscriptions::delete)),
-        at(&post_, "/v1/subscriptions/{id}/test", Tenants, post(subscriptions::test)),
-        at(&post_, "/v1/subscriptions/{id}/rotate-secret", Tenants, post(subscriptions::rotate_secret)),
-        at(&post_, "/v1/explain", Tenants, post(explain::run)),
-        at(&get_, "/v1/overview", Tenants, get(overview::show)),
-        at(&get_, "/v1/subscriptions/{id}/lane", Tenants, get(overview::lane)),
-        at(&get_, "/v1/attempts", Tenants, get(attempts::list)),
-        at(&get_, "/v1/deliveries/{id}", Tenants, get(deliveries::show)),
-        at(&post_, "/v1/deliveries/{id}/redeliver", Tenants, post(deliveries::redeliver)),
-        at(&get_, "/v1/dead-letters", Tenants, get(dead_letters::list)),
-        at(&post_, "/v1/dead-letters/redrive", Tenants, post(dead_letters::redrive)),
-        at(&delete_, "/v1/dead-letters/{id}", Tenants, delete(dead_letters::discard)),
-        at(&get_, "/v1/quarantine", Admin, get(quarantine::list)),
-        at(&post_, "/v1/quarantine/requeue", Admin, post(quarantine::requeue_all)),
-        at(&post_, "/v1/quarantine/{id}/requeue", Admin, post(quarantine::requeue)),
-        at(&post_, "/v1/secrets/rotate", Admin, post(secrets::rotate)),
-        at(&post_, "/v1/tenants/{tenant}/tokens", Admin, post(tokens::create)),
+        at(&get_, "/openapi.json", Anyone, get(openapi::show), openapi::describe_show),
+        at(&post_, "/v1/events", Tenants, post(events::publish), events::describe_publish).of_many(),
+        at(&get_, "/v1/subscriptions", Tenants, get(subscriptions::list), of_subscriptions::list),
+        at(&post_, "/v1/subscriptions", Tenants, post(subscriptions::create), of_subscriptions::create),
+        at(&put_, "/v1/subscriptions", Admin, put(subscriptions::declare), of_subscriptions::declare).of_many(),
+        at(&get_, "/v1/subscriptions/{id}", Tenants, get(subscriptions::show), of_subscriptions::show),
+        at(&put_, "/v1/subscriptions/{id}", Tenants, put(subscriptions::declare_one), of_subscriptions::declare_one),
+        at(&Method::PATCH, "/v1/subscriptions/{id}", Tenants, patch(subscriptions::change), of_subscriptions::change),
+        at(&delete_, "/v1/subscriptions/{id}", Tenants, delete(subscriptions::delete), of_subscriptions::delete),
+        at(&post_, "/v1/subscriptions/{id}/test", Tenants, post(subscriptions::test), of_subscriptions::test),
+        at(&post_, "/v1/subscriptions/{id}/rotate-secret", Tenants, post(subscriptions::rotate_secret), of_subscriptions::rotate_secret),
+        at(&post_, "/v1/explain", Tenants, post(explain::run), explain::describe_run),
+        at(&get_, "/v1/subscriptions/{id}/lane", Tenants, get(overview::lane), overview::describe_lane),
+        at(&get_, "/v1/overview", Tenants, get(overview::show), overview::describe_show),
+        at(&get_, "/v1/attempts", Tenants, get(attempts::list), attempts::describe_list),
+        at(&get_, "/v1/deliveries/{id}", Tenants, get(deliveries::show), deliveries::describe_show),
+        at(&post_, "/v1/deliveries/{id}/redeliver", Tenants, post(deliveries::redeliver), deliveries::describe_redeliver),
+        at(&get_, "/v1/dead-letters", Tenants, get(dead_letters::list), dead_letters::describe_list),
+        at(&post_, "/v1/dead-letters/redrive", Tenants, post(dead_letters::redrive), dead_letters::describe_redrive),
+        at(&delete_, "/v1/dead-letters/{id}", Tenants, delete(dead_letters::discard), dead_letters::describe_discard),
+        at(&get_, "/v1/quarantine", Admin, get(quarantine::list), quarantine::describe_list),
+        at(&post_, "/v1/quarantine/requeue", Admin, post(quarantine::requeue_all), quarantine::describe_requeue_all),
+        at(&post_, "/v1/quarantine/{id}/requeue", Admin, post(quarantine::requeue), quarantine::describe_requeue),
+        at(&post_, "/v1/secrets/rotate", Admin, post(secrets::rotate), secrets::describe_rotate),
+        at(&post_, "/v1/tenants/{tenant}/tokens", Admin, post(tokens::create), tokens::describe_create),
     ]
 }
 
@@ -84,12 +90,14 @@ impl Route {
         path: &'static str,
         access: Access,
         handler: MethodRouter<Api>,
+        describe: Describe,
     ) -> Self {
         Self {
             method: method.clone(),
             path,
             access,
             body_bytes_max: BODY_BYTES_MAX,
+            describe,
             handler,
         }
     }

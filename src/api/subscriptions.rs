@@ -1,5 +1,5 @@
-//! `/v1/subscriptions`: create, list, read, change, delete, test, rotate the secret; below,
-//! declare.
+//! `/v1/subscriptions`: create, list, read, change, delete; below, declare, test, rotate the
+//! secret, and what describes all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,21 @@ use super::Api;
 use super::auth::Caller;
 use super::conditional::{Conditions, IdempotencyKey, etag};
 use super::extract::{Document, Query, SubscriptionPath};
-use super::problem::Problem;
-use crate::codec::attempt::outcome_code;
+use super::problem::{Code, Problem};
 use crate::codec::subscription::{
     SpecRules, Written, merge_patch, read, show as show_json, show_secret,
 };
-use crate::config::duration;
 use crate::domain::id::SubscriptionId;
-use crate::domain::signature::{SECRETS_MAX, Secret, Secrets};
+use crate::domain::signature::{Secret, Secrets};
 use crate::domain::subscription::{DisabledReason, FieldFault, Scope, Subscription};
 use crate::ports::{StoreError, StoredSubscription};
 
+mod actions;
 mod declare;
+pub(super) mod describe;
+mod schema;
 
+pub use actions::{rotate_secret, test};
 pub use declare::{declare, declare_one};
 
 /// How long a repeated creation is answered as the first was, its secret included.
@@ -88,18 +90,18 @@ async fn made_before(
 ) -> Result<StoredSubscription, Problem> {
     let there = find(api, caller, &asked.subscription.id).await?;
     let Subscription { created_at, .. } = *there.subscription;
-    let (id, status) = (&there.subscription.id, StatusCode::CONFLICT);
+    let id = &there.subscription.id;
     if there.version > 1 || asked.subscription.created_at.since(created_at) > REPLAYED_FOR {
         let detail =
             format!("this idempotency key made {id}, which is older than a day or was changed");
-        return Err(Problem::new(status, "idempotency_key_used", detail).with("id", id.as_str()));
+        return Err(Problem::new(Code::IdempotencyKeyUsed, detail).with("id", id.as_str()));
     }
     let mut same = (*asked.subscription).clone();
     (same.created_at, same.updated_at) = (created_at, there.subscription.updated_at);
     if show_json(&same, &there.secrets) != show_json(&there.subscription, &there.secrets) {
         let detail =
             format!("this idempotency key made {id} from another document: take another key");
-        return Err(Problem::new(status, "idempotency_key_reused", detail).with("id", id.as_str()));
+        return Err(Problem::new(Code::IdempotencyKeyReused, detail).with("id", id.as_str()));
     }
     Ok(there)
 }
@@ -193,78 +195,6 @@ pub async fn delete(
     } else {
         Err(no_such())
     }
-}
-
-/// Sends a test event to one, now, and answers with what happened.
-///
-/// # Errors
-/// [`Problem`].
-pub async fn test(
-    State(api): State<Api>,
-    caller: Caller,
-    SubscriptionPath(id): SubscriptionPath,
-    Document(_): Document,
-) -> Result<Json<Value>, Problem> {
-    let stored = find(&api, &caller, &id).await?;
-    let tested = api.tester.test(&stored.subscription).await;
-    let attempt = tested.map_err(|error| {
-        tracing::error!(subscription = %id, error, "the test event could not be sent");
-        Problem::internal()
-    })?;
-    let response = attempt.response.as_ref();
-    Ok(Json(json!({
-        "outcome": outcome_code(&attempt),
-        "reason": attempt.reason.map(|reason| reason.code()),
-        "detail": attempt.detail,
-        "status": response.map(|response| response.status),
-        "latency_ms": u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
-        "response_body": response.map(|response| String::from_utf8_lossy(&response.body)),
-    })))
-}
-
-/// Makes a new secret; the one before signs too until the overlap is over.
-///
-/// # Errors
-/// [`Problem`].
-pub async fn rotate_secret(
-    State(api): State<Api>,
-    caller: Caller,
-    SubscriptionPath(id): SubscriptionPath,
-    Document(document): Document,
-) -> Result<Json<Value>, Problem> {
-    if let Some(name) = document.keys().find(|name| *name != "overlap") {
-        return Err(FieldFault::new(name.as_str(), "is not known; did you mean `overlap`?").into());
-    }
-    let expected = "must be a duration such as \"24h\", at most 30 days";
-    let overlap = match document.get("overlap") {
-        None => Duration::from_secs(24 * 3600),
-        Some(value) => value
-            .as_str()
-            .and_then(|text| duration::parse(text).ok())
-            .filter(|overlap| overlap.as_secs() <= 30 * 24 * 3600)
-            .ok_or_else(|| FieldFault::new("overlap", expected))?,
-    };
-    let now = api.ports.clock.now();
-    let until = now.after(overlap);
-    let (rotated, ()) = update(&api, &caller, &id, |stored| {
-        let secrets = stored.secrets.rotated(new_secret(&api), now, until);
-        let secrets = secrets.ok_or_else(too_many_secrets)?;
-        Ok((stored.subscription.as_ref().clone(), secrets, ()))
-    })
-    .await?;
-    let signing = rotated.subscription.spec.signing;
-    Ok(Json(json!({
-        "id": id.as_str(),
-        "secret": show_secret(&rotated.secrets.current, signing),
-        "overlap_until": until.to_string(),
-    })))
-}
-
-fn too_many_secrets() -> Problem {
-    let detail = format!(
-        "{SECRETS_MAX} secrets sign for this subscription already: wait until an overlap is over"
-    );
-    Problem::new(StatusCode::CONFLICT, "too_many_secrets", detail)
 }
 
 /// The one that has this id; those that the caller must not see are not there.

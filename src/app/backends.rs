@@ -143,7 +143,8 @@ fn redis(
     })?)
 }
 
-fn vault(config: &Config) -> Vault {
+/// What the configured keys encrypt and decrypt with.
+pub(super) fn vault(config: &Config) -> Vault {
     Vault::new(config.secrets.keys.clone(), Arc::new(SystemChance))
 }
 

@@ -89,6 +89,15 @@ impl ApiClient {
         self.call(Method::GET, url, None, Repeat::Safe).await
     }
 
+    /// The same, and does not try again: who asks wants to know how it is now.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn get_once(&self, path: &[&str], query: &Query<'_>) -> Result<Value, ApiError> {
+        let url = self.url(path, query);
+        self.call(Method::GET, url, None, Repeat::Never).await
+    }
+
     /// `POST`s a document.
     ///
     /// # Errors
@@ -125,10 +134,11 @@ impl ApiClient {
     pub async fn put(
         &self,
         path: &[&str],
+        query: &Query<'_>,
         body: &Value,
         repeat: Repeat,
     ) -> Result<Value, ApiError> {
-        let url = self.url(path, &[]);
+        let url = self.url(path, query);
         let body = bytes::Bytes::from(body.to_string());
         self.call(Method::PUT, url, Some(body), repeat).await
     }

@@ -20,8 +20,11 @@ pub struct Args {
 /// Prints the script.
 ///
 /// # Errors
-/// When standard output cannot be written.
-pub async fn run(args: Args, _globals: &Globals) -> Result<(), CliError> {
+/// When standard output cannot be written; [`CliError::Usage`] with `--json`.
+pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
+    if globals.json {
+        return Err(super::no_json("completions"));
+    }
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "carillon", &mut script);
     output::write(&script)

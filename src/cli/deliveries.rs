@@ -1,11 +1,11 @@
 //! `carillon deliveries`: what became of what was sent; sent again.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{ApiClient, Repeat};
 use super::each::each;
-use super::output::{Look, text_of, time_of};
+use super::output::{Look, Tone, text_of, time_of};
 use super::{CliError, Globals, args, attempts, output};
 
 /// What became of a delivery; send it once more
@@ -20,6 +20,7 @@ pub struct Args {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
     /// Show one: its state, and what each attempt led to
+    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// The delivery (msg_…): the `webhook-id` of its requests
         id: String,
@@ -30,6 +31,11 @@ pub enum Action {
     /// letter of it stays where it is: `dead-letters redrive` sends that again and takes it out.
     Redeliver(RedeliverArgs),
 }
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  carillon deliveries show msg_…
+  carillon deliveries show msg_… --json | jq '.attempts[] | {at, outcome, reason}'";
 
 /// Which deliveries.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,13 +89,30 @@ async fn show(client: &ApiClient, id: &str, as_json: bool) -> Result<(), CliErro
         }
         other => other.replace('_', " "),
     };
-    let mut pairs = vec![("delivery", id.to_owned()), ("state", state)];
-    for name in ["event_id", "event_type", "tenant", "subscription_id"] {
-        pairs.push((name, text_of(&told, name)));
-    }
+    let pairs = [
+        ("delivery", output::visible(id)),
+        ("state", look.paint(tone(&told), &state)),
+        ("event", text_of(&told, "event_id")),
+        ("event type", text_of(&told, "event_type")),
+        ("tenant", text_of(&told, "tenant")),
+        ("subscription", text_of(&told, "subscription_id")),
+    ];
     output::fields(look, &pairs)?;
     let items = told["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    if items.is_empty() {
+        output::note("no attempt is recorded any more");
+        return Ok(());
+    }
+    output::line("")?;
     attempts::print_table(look, items, now)
+}
+
+fn tone(told: &Value) -> Tone {
+    match told["state"].as_str() {
+        Some("delivered") => Tone::Good,
+        Some("dead_lettered") => Tone::Bad,
+        _ => Tone::Notable,
+    }
 }
 
 #[cfg(test)]

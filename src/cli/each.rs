@@ -70,21 +70,37 @@ impl Outcome {
         if as_json {
             output::json(&self.document(member))?;
         } else {
-            for (id, error) in &self.failed {
-                output::note(&format!("{}: {error}", output::visible(id)));
-            }
-            if self.left > 0 {
-                output::note(&format!("{} after it: not tried", self.left));
-            }
+            self.complain();
             output::line(&sentence(self.done.len() as u64))?;
         }
-        match self.failed.is_empty() {
+        match self.is_complete() {
             true => Ok(()),
             false => Err(CliError::Reported),
         }
     }
 
-    fn document(&self, member: &str) -> Value {
+    /// How many were done.
+    pub fn count(&self) -> usize {
+        self.done.len()
+    }
+
+    /// Whether none failed.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty()
+    }
+
+    /// Says on standard error what failed.
+    pub fn complain(&self) {
+        for (id, error) in &self.failed {
+            output::note(&format!("{}: {error}", output::visible(id)));
+        }
+        if self.left > 0 {
+            output::note(&format!("{} after it: not tried", self.left));
+        }
+    }
+
+    /// The ids that were done as `member`, and those that failed with why.
+    pub fn document(&self, member: &str) -> Value {
         let failed = |(id, error): &(String, ApiError)| {
             let code = error.problem().map(|problem| problem.code.as_str());
             json!({ "id": id, "code": code, "error": error.to_string() })

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -108,25 +108,79 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Prints a table that fits the terminal; one line per row, unwrapped, elsewhere.
+/// Longer words may be broken, so that one URL does not decide the form of a table. Ids are shorter.
+const WORD_CHARS_MAX: usize = 40;
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// Prints a table that fits the terminal, or where it is too narrow for whole words, each row as
+/// names and values below each other; one line per row, unwrapped, elsewhere.
 ///
 /// # Errors
 /// As [`write()`].
 pub fn table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
-    line(&render_table(look, header, rows))
+    line(&render_table(look, header, rows, Table::new().width()))
 }
 
-fn render_table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
+/// `width`: of the terminal; `None` where there is none.
+fn render_table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>, width: Option<u16>) -> String {
+    let word = |text: &str| {
+        text.split_whitespace()
+            .map(|word| word.chars().count())
+            .max()
+    };
+    let of_column = |(n, name): (usize, &&str)| {
+        let cells = rows.iter().filter_map(|row| word(&row.get(n)?.content()));
+        let longest = cells.chain(word(name)).max().unwrap_or(0);
+        u16::try_from(longest.min(WORD_CHARS_MAX)).unwrap_or(u16::MAX) + GAP
+    };
+    let narrowest: Vec<u16> = header.iter().enumerate().map(of_column).collect();
+    if width.is_some_and(|width| narrowest.iter().sum::<u16>() > width) {
+        return render_records(look, header, rows, width);
+    }
+    let head = header.iter().map(|name| look.cell(Tone::Strong, name));
+    let mut table = plain_table(width);
+    table.set_header(head).add_rows(rows);
+    for (column, narrowest) in table.column_iter_mut().zip(narrowest) {
+        column.set_padding((0, GAP));
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(narrowest)));
+    }
+    table.trim_fmt()
+}
+
+/// Each row by itself, without what is empty in it.
+fn render_records(look: Look, header: &[&str], rows: Vec<Vec<Cell>>, width: Option<u16>) -> String {
+    let longest = header.iter().map(|name| name.chars().count()).max();
+    let names = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX) + GAP;
+    let record = |row: Vec<Cell>| {
+        let mut table = plain_table(width);
+        for (name, cell) in header.iter().zip(row) {
+            if !cell.content().is_empty() {
+                table.add_row(vec![look.cell(Tone::Strong, name), cell]);
+            }
+        }
+        if let Some(column) = table.column_mut(0) {
+            column.set_padding((0, GAP));
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(names)));
+        }
+        if let Some(column) = table.column_mut(1) {
+            column.set_padding((0, 0));
+        }
+        table.trim_fmt()
+    };
+    let records: Vec<String> = rows.into_iter().map(record).collect();
+    records.join("\n\n")
+}
+
+fn plain_table(width: Option<u16>) -> Table {
     let mut table = Table::new();
     table
         .load_preset(comfy_table::presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header.iter().map(|name| look.cell(Tone::Strong, name)))
-        .add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        table.set_width(width);
     }
-    table.trim_fmt()
+    table
 }
 
 /// Prints names and values below each other; values that are empty are left out.
@@ -269,10 +323,41 @@ mod tests {
     #[test]
     fn a_table_is_plain_where_no_terminal_is() {
         let rows = vec![vec![Cell::new("1"), Cell::new("x".repeat(300))]];
-        let text = render_table(Look { colour: false }, &["id", "what"], rows);
+        let text = render_table(Look { colour: false }, &["id", "what"], rows, None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].starts_with("id  what"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_breaks_no_word() {
+        let id = "sub_0123456789abcdef0123456789abcdef";
+        let row = || {
+            vec![
+                Cell::new(id),
+                Cell::new("some words to wrap"),
+                Cell::new(""),
+            ]
+        };
+        let header = ["ID", "WHAT", "NEVER"];
+        for width in [46, 60, 80] {
+            let rows = vec![row(), row()];
+            let text = render_table(Look::default(), &header, rows, Some(width));
+            assert_eq!(text.matches(id).count(), 2, "{text}");
+            let widest = text.lines().map(str::len).max().unwrap();
+            assert!(widest <= usize::from(width), "{widest} of {width}:\n{text}");
+            for word in ["some", "words", "wrap"] {
+                assert_eq!(text.matches(word).count(), 2, "{text}");
+            }
+            // Where it is too narrow for the columns, each row stands by itself.
+            let is_table = width > 52;
+            assert_eq!(
+                text.matches("WHAT").count(),
+                if is_table { 1 } else { 2 },
+                "{text}"
+            );
+            assert_eq!(text.contains("NEVER"), is_table, "{text}");
+        }
     }
 }

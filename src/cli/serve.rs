@@ -1,9 +1,6 @@
 //! `carillon serve`: its arguments. The composition root runs it.
 
-/// Run the dispatcher
-///
-/// Reads the configuration (see `carillon config reference`) and runs until it is told to
-/// stop (Ctrl-C, SIGTERM); then it finishes what it has begun, for at most `shutdown.grace`.
+/// Run the dispatcher; `Command` has the rest of its help
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

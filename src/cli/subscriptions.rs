@@ -1,7 +1,6 @@
 //! `carillon subscriptions`: who wants which events, and where they go.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -13,6 +12,8 @@ use super::{CliError, Globals, args, output};
 
 mod apply;
 mod document;
+mod file;
+mod plan;
 mod show;
 
 use document::Fields;
@@ -46,23 +47,23 @@ pub enum Action {
     /// Create a subscription, and show its secret once
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Box<Fields>),
-    /// Declare subscriptions from a file: create or replace them, all or none
+    /// Declare subscriptions from a file: say what changes, then create or replace them
     ///
-    /// The file holds what `create` takes as JSON: an array, `{"items": […]}` as `list --json`
-    /// prints it, one subscription, or one a line. Each may have an `id`: the one that is there
-    /// is replaced (a field that is not named has its default again), else it is created under
-    /// that id. Each may have a `secret` (whsec_… or 64 hexadecimal digits), to move or restore
-    /// it; without one the secret that is there is kept, or a new one is made and shown once.
-    /// What Carillon itself sets (`created_at`, `disabled_reason` …) is ignored.
-    /// Subscriptions that the file does not name stay as they are.
+    /// The file holds what `create` takes, as YAML (`.yaml`, `.yml`; several documents may stand
+    /// behind each other) or as JSON: an array, `{"items": […]}` as `list --json` prints it, one
+    /// subscription, or one a line. Each may have an `id`: the one that is there is replaced (a
+    /// field that is not named has its default again), else it is created under that id. Without
+    /// an id a new one is created each time. Each may have a `secret` (whsec_… or 64 hexadecimal
+    /// digits), to move or restore it; without one the secret that is there is kept, or a new one
+    /// is made and shown once. What Carillon itself sets (`created_at`, `disabled_reason` …) is
+    /// ignored. Subscriptions that the file does not name stay as they are, but for --prune.
     ///
-    /// More than 10,000 subscriptions are sent in parts, each all or none.
+    /// First the plan is printed: `+` is created, `~` updated, with each field that changes, and
+    /// `-` deleted. Then it is carried out: all that is created and updated, or none of it (more
+    /// than 10,000 are sent in parts, each all or none); what is deleted goes afterwards, one by
+    /// one.
     #[command(after_help = APPLY_EXAMPLES)]
-    Apply {
-        /// The file, or `-` for standard input
-        #[arg(long, short, value_name = "FILE|-")]
-        file: PathBuf,
-    },
+    Apply(apply::Args),
     /// Change a subscription; what is not named stays
     #[command(after_help = UPDATE_EXAMPLES)]
     Update {
@@ -111,7 +112,24 @@ Examples:
   carillon subscriptions create --data @subscription.json";
 
 const APPLY_EXAMPLES: &str = "\
+Example of a file, subs.yaml:
+  items:
+    - id: sub_AcmeAlerts
+      tenant: acme
+      url: https://hooks.acme.example/alerts
+      event_types: ['lookup_result.*']
+      rate_limit: { per_second: 10, burst: 20 }
+      filter:
+        data: { alerts: { result: { risk: [ numeric: ['>=', 60] ] } } }
+    - id: sub_AcmeAudit
+      tenant: acme
+      url: https://audit.acme.example/in
+      signing: ed25519
+      timeout_ms: 5000
+
 Examples:
+  carillon subscriptions apply -f subs.yaml --dry-run
+  carillon subscriptions apply -f subs.yaml --prune
   carillon subscriptions list --json > subs.json       a backup, without secrets
   carillon subscriptions apply -f subs.json            after a loss: restores it
 
@@ -153,7 +171,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
             let created = client.post(&path, &document, Repeat::Never).await?;
             show::one(as_json, &created)
         }
-        Action::Apply { file } => apply::apply(&client, as_json, &file).await,
+        Action::Apply(args) => apply::apply(&client, as_json, &args).await,
         Action::Update { id, fields } => {
             let patch = fields.patch().await?;
             let updated = client.patch(&["subscriptions", &id], &patch).await?;

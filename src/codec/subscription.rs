@@ -2,6 +2,7 @@
 //!
 //! Reading names the field at fault and what it must look like (contract section 2).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,15 @@ pub mod declared;
 mod patch;
 mod record;
 mod retry;
+mod survey;
 
 pub use patch::merge_patch;
 pub use record::{decode_record, encode_record};
 use retry::{retry, show_retry};
+pub use survey::Survey;
+
+/// How long an attempt may take, in milliseconds.
+pub const TIMEOUT_MS: RangeInclusive<u64> = 100..=60_000;
 
 /// What the installation says about subscriptions.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +56,8 @@ pub struct Written {
     pub enabled: bool,
 }
 
-const WRITABLE: &[&str] = &[
+/// What an owner may write.
+pub const WRITABLE: &[&str] = &[
     "tenant",
     "url",
     "format",
@@ -65,7 +72,7 @@ const WRITABLE: &[&str] = &[
     "signing",
 ];
 /// Shown, and ignored when written back as they were shown.
-const READ_ONLY: &[&str] = &[
+pub const READ_ONLY: &[&str] = &[
     "id",
     "disabled_reason",
     "created_at",
@@ -352,12 +359,11 @@ fn rate_limit(value: &Value) -> Result<RateLimit, FieldFault> {
 
 fn timeout(value: &Value) -> Result<Duration, FieldFault> {
     match value.as_u64() {
-        Some(ms @ 100..=60_000) => Ok(Duration::from_millis(ms)),
+        Some(ms) if TIMEOUT_MS.contains(&ms) => Ok(Duration::from_millis(ms)),
         _ => {
-            let problem = format!(
-                "must be an integer from 100 to 60000, found {}",
-                named(value)
-            );
+            let (min, max) = (TIMEOUT_MS.start(), TIMEOUT_MS.end());
+            let found = named(value);
+            let problem = format!("must be an integer from {min} to {max}, found {found}");
             Err(FieldFault::new("timeout_ms", problem))
         }
     }

@@ -37,6 +37,13 @@ rate_limit = { per_second = 20, burst = 40 }
 `carillon config print` shows the effective configuration without secrets.
 ";
 
+/// The effective configuration as JSON; what is not set is not in it. Secrets are redacted as in
+/// [`print()`].
+pub fn print_json(config: &Config) -> serde_json::Value {
+    // What is printed reads as TOML, by a test.
+    toml::from_str(&print(config)).unwrap_or_default()
+}
+
 /// The effective configuration as TOML. Secrets are redacted as `…`, which is refused
 /// when it is read again; all else reads as it was.
 pub fn print(config: &Config) -> String {

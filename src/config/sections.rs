@@ -73,7 +73,7 @@ sections! {
     http: Http {
         /// Where the API listens. Any address but loopback needs `http.admin_token`.
         listen: SocketAddr = loopback(8080),
-        /// The bearer token that may do everything; at least 16 characters are advised.
+        /// The bearer token that may do everything; at least 32 random characters are advised.
         admin_token: Option<SecretString> = None,
         /// The origins whose pages may show the console in a frame, such as
         /// `["https://app.example.com"]`; by default none may.

@@ -166,3 +166,21 @@ fn the_parts_follow_the_settings() {
     assert!(config.is_embedded());
     assert!(!secretive().is_embedded());
 }
+
+#[test]
+fn what_is_printed_is_json_too() {
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let env = [
+        set("CARILLON_HTTP__ADMIN_TOKEN", "hunter2-hunter2-hunter2"),
+        set("CARILLON_RETRY__SCHEDULE", "[\"5s\", \"5m\"]"),
+    ];
+    let config = Config::load(None, env).unwrap().config;
+    let printed = print_json(&config);
+    assert_eq!(
+        printed["retry"]["schedule"],
+        serde_json::json!(["5s", "5m"])
+    );
+    assert_eq!(printed["intake"]["prefetch"], 1000);
+    assert_eq!(printed["http"]["admin_token"], "…");
+    assert!(printed["broker"].get("url").is_none());
+}

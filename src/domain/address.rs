@@ -80,6 +80,21 @@ pub enum EgressRule {
 }
 
 impl EgressRule {
+    /// Every rule.
+    pub const ALL: [Self; 11] = [
+        Self::Denied,
+        Self::Unspecified,
+        Self::Loopback,
+        Self::Private,
+        Self::LinkLocal,
+        Self::CloudService,
+        Self::Special,
+        Self::Transition,
+        Self::Multicast,
+        Self::Reserved,
+        Self::Port,
+    ];
+
     /// The rule in one word, for metrics and audit.
     pub fn code(self) -> &'static str {
         match self {

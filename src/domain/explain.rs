@@ -32,6 +32,9 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Every name of a rule.
+    pub const CODES: [&str; 4] = ["tenant", "enabled", "event_types", "filter"];
+
     /// The rule's name: the subscription's field, where it is one.
     pub fn code(&self) -> &'static str {
         match self {

@@ -63,7 +63,7 @@ pub use self::budget::Budget;
 pub(super) use self::compile::{push_key, push_position};
 use self::eval::{Node, ObjectRule};
 pub use self::matcher::Matcher;
-pub use self::type_glob::{TypeGlob, TypeGlobError};
+pub use self::type_glob::{GLOB_BYTES_MAX, TypeGlob, TypeGlobError};
 use super::json::Object;
 
 /// The event type whose `data.alerts` a pattern also selects from.

@@ -18,12 +18,14 @@ use super::timestamp::UnixMillis;
 
 mod headers;
 
-pub use self::headers::CustomHeaders;
+pub use self::headers::{CustomHeaders, HEADER_VALUE_BYTES_MAX, HEADERS_MAX};
 
 /// Longest description, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 256;
 /// Most event types of one subscription.
 pub const EVENT_TYPES_MAX: usize = 100;
+/// Most requests per second, and most at once, of a rate limit.
+pub const RATE_MAX: u32 = 1_000_000;
 
 /// A subscription without its secrets.
 #[derive(Clone, Debug)]
@@ -164,6 +166,9 @@ impl From<UrlRefusal> for FieldFault {
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::Standard, Self::Leicbit];
+
     /// Why an endpoint of this format must be https, if it must.
     pub fn needs_https(self, require_https: bool) -> Option<&'static str> {
         match self {
@@ -182,9 +187,7 @@ impl Format {
 
     /// Finds the format that has this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Standard, Self::Leicbit]
-            .into_iter()
-            .find(|format| format.name() == name)
+        Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
     /// Whether `status` means that the endpoint has the delivery.
@@ -197,6 +200,9 @@ impl Format {
 }
 
 impl Signing {
+    /// Every way of signing.
+    pub const ALL: [Self; 2] = [Self::HmacSha256, Self::Ed25519];
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -207,13 +213,14 @@ impl Signing {
 
     /// Finds the way of signing that has this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::HmacSha256, Self::Ed25519]
-            .into_iter()
-            .find(|signing| signing.name() == name)
+        Self::ALL.into_iter().find(|signing| signing.name() == name)
     }
 }
 
 impl DisabledReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Manual, Self::Gone, Self::Failing];
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -225,9 +232,7 @@ impl DisabledReason {
 
     /// Finds the reason that has this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Manual, Self::Gone, Self::Failing]
-            .into_iter()
-            .find(|reason| reason.name() == name)
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 
@@ -268,14 +273,14 @@ impl RateLimit {
     /// # Errors
     /// [`FieldFault`] of `rate_limit.per_second` or `rate_limit.burst`.
     pub fn try_new(per_second: f64, burst: u64) -> Result<Self, FieldFault> {
-        if !(per_second > 0.0 && per_second <= 1e6) {
-            let problem = format!("must be more than 0 and at most 1000000, found {per_second}");
+        if !(per_second > 0.0 && per_second <= f64::from(RATE_MAX)) {
+            let problem = format!("must be more than 0 and at most {RATE_MAX}, found {per_second}");
             return Err(FieldFault::new("rate_limit.per_second", problem));
         }
         match u32::try_from(burst) {
-            Ok(burst @ 1..=1_000_000) => Ok(Self { per_second, burst }),
+            Ok(burst @ 1..=RATE_MAX) => Ok(Self { per_second, burst }),
             _ => {
-                let problem = format!("must be an integer from 1 to 1000000, found {burst}");
+                let problem = format!("must be an integer from 1 to {RATE_MAX}, found {burst}");
                 Err(FieldFault::new("rate_limit.burst", problem))
             }
         }

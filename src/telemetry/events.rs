@@ -234,7 +234,7 @@ impl Emit for StoreTrouble<'_> {
 pub fn key_missing(key: &str, error: &dyn std::fmt::Display) {
     static TOLD: Seldom = Seldom::new();
     if TOLD.is_time(key, Instant::now()) {
-        error!(key, %error, "a key is missing: the events of those whose secrets need it wait");
+        error!(key, %error, "a key is missing: the events of those whose secrets need it wait; `carillon doctor` counts them");
     }
 }
 

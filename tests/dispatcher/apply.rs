@@ -156,3 +156,146 @@ async fn embedded_there_is_nothing_to_mark() {
     assert_eq!(code, 1);
     assert!(err.contains("path"), "{err}");
 }
+
+/// A folder with a YAML file of these subscriptions in it.
+fn yaml(items: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("subs.yaml");
+    std::fs::write(&file, items).unwrap();
+    (folder, file.to_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_told_and_nothing_is_done() {
+    let dispatcher = Dispatcher::start().await;
+    let api = &dispatcher.api;
+    let more = json!({ "timeout_ms": 500, "description": "old" });
+    let old = api.subscribe(URL, more).await;
+    let same = api.subscribe(URL, json!({})).await;
+    let unnamed = api.subscribe(URL, json!({})).await;
+    let before = api.items(ALL).await;
+    let (_folder, file) = yaml(&format!(
+        "---
+id: {}
+tenant: {TENANT}
+url: {URL}
+description: new
+secret: '{}'
+---
+- {{ id: {}, tenant: {TENANT}, url: '{URL}' }}
+- tenant: {TENANT}
+  url: {URL}/more
+",
+        old.id,
+        "07".repeat(32),
+        same.id
+    ));
+    let args = ["subscriptions", "apply", "-f", &file, "--dry-run"];
+    let (code, out, err) = carillon(api, &args, "").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for part in [
+        &format!("~ {}  {TENANT}  {URL}\n", old.id),
+        "    description: \"old\" → \"new\"\n",
+        "    timeout_ms: 500 → the default\n",
+        "    secret: another one\n",
+        &format!("+ (a new id)  {TENANT}  {URL}/more\n"),
+        "Plan: 1 to create, 1 to update, 0 to delete, 1 unchanged\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    for hidden in [&same.id, &unnamed.id, "0707", "\u{1b}"] {
+        assert!(!out.contains(hidden), "{hidden}: {out}");
+    }
+    assert_eq!(api.items(ALL).await, before, "nothing is changed");
+    let listed = [&args[..], &["--json"]].concat();
+    let document = json_of(&carillon(api, &listed, "").await);
+    assert_eq!(document["dry_run"], true);
+    let plan = &document["plan"];
+    assert_eq!(plan["created"], 1);
+    assert_eq!(
+        plan["items"][0]["changes"],
+        json!(["description", "timeout_ms", "secret"])
+    );
+    assert_eq!(plan["items"][2]["id"], Value::Null);
+    assert!(!document.to_string().contains("0707"), "{document}");
+    assert_eq!(api.items(ALL).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_file_does_not_name_is_pruned_when_that_is_meant() {
+    let dispatcher = Dispatcher::start().await;
+    let api = &dispatcher.api;
+    let kept = api.subscribe(URL, json!({})).await;
+    let gone = api.subscribe(URL, json!({})).await;
+    let shared = api.subscribe(URL, json!({ "tenant": "*" })).await;
+    let other = api.subscribe(URL, json!({ "tenant": "other" })).await;
+    let before = api.items(ALL).await;
+    let (_folder, file) = yaml(&format!(
+        "items:
+  - {{ id: {}, tenant: {TENANT}, url: '{URL}' }}
+  - {{ id: sub_new, tenant: {TENANT}, url: '{URL}' }}
+",
+        kept.id
+    ));
+    let args = ["subscriptions", "apply", "-f", &file, "--prune"];
+    // Nobody can be asked here.
+    let (code, out, err) = carillon(api, &args, "y\n").await;
+    assert_eq!(code, 2, "{err}");
+    assert!(out.contains(&format!("- {}  ", gone.id)), "{out}");
+    assert!(
+        err.contains("--yes") && err.contains("Nothing was changed."),
+        "{err}"
+    );
+    let strangers = [&args[..], &["--tenant", "other", "--dry-run"]].concat();
+    let (code, out, err) = carillon(api, &strangers, "").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains(&other.id) && !out.contains(&gone.id), "{out}");
+    assert_eq!(api.items(ALL).await, before);
+
+    let yes = [&args[..], &["--yes", "--json"]].concat();
+    let document = json_of(&carillon(api, &yes, "").await);
+    assert_eq!(document["deleted"], json!([gone.id]));
+    assert_eq!(document["plan"]["deleted"][0]["id"], gone.id);
+    assert_eq!(
+        [&document["created"], &document["unchanged"]],
+        [1, 1],
+        "{document}"
+    );
+    api.get(&gone.path()).await.refused(404, "not_found");
+    for there in [&kept, &shared, &other] {
+        api.get(&there.path()).await.expect(200);
+    }
+    let (code, out, _) = carillon(api, &args, "").await;
+    assert_eq!(code, 0, "there is nothing left to ask about");
+    assert!(out.contains("0 created, 0 updated, 2 unchanged"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_without_ids_is_refused() {
+    let dispatcher = Dispatcher::start().await;
+    let api = &dispatcher.api;
+    api.subscribe(URL, json!({})).await;
+    let before = api.items(ALL).await;
+    let args = ["subscriptions", "apply", "-f", "-", "--prune", "--yes"];
+    let input = format!("- tenant: {TENANT}\n  url: {URL}\n");
+    let (code, out, err) = carillon(api, &args, &input).await;
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(
+        err.contains("needs an `id`") && err.contains("Nothing was changed."),
+        "{err}"
+    );
+    let lone = ["subscriptions", "apply", "-f", "-", "--tenant", TENANT];
+    assert_eq!(carillon(api, &lone, "").await.0, 2);
+    // What it warns of is named.
+    let inside = json!([{ "id": "sub_in", "tenant": "other", "url": "http://10.0.0.1/in" }]);
+    let look = ["subscriptions", "apply", "-f", "-", "--dry-run"];
+    let (code, _, err) = carillon(api, &look, &inside.to_string()).await;
+    assert_eq!(code, 0);
+    assert!(err.starts_with("warning: sub_in: url: 10.0.0.1"), "{err}");
+    // An item that is refused ends it before anything goes.
+    let bad = json!([{ "id": "sub_bad", "tenant": TENANT, "url": "nowhere" }]);
+    let (code, out, err) = carillon(api, &args, &bad.to_string()).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("Nothing was changed."), "{err}");
+    assert_eq!(api.items(ALL).await, before);
+}

@@ -1,7 +1,9 @@
 //! A dispatcher of one's own: in this process, in a private directory, on free ports, with
 //! the calls of its API that tests make.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carillon::adapters::sqlite::OpenError;
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 
 use crate::backend::Place;
 
+#[path = "described.rs"]
+pub mod described;
 #[path = "../support/until.rs"]
 mod until;
 
@@ -224,6 +228,8 @@ pub struct Api {
     base: String,
     ops: String,
     client: reqwest::Client,
+    /// What was answered with success.
+    succeeded: Arc<Mutex<BTreeSet<String>>>,
     /// Sent along with every request.
     pub token: Option<String>,
 }
@@ -235,6 +241,7 @@ impl Api {
             base: base.to_owned(),
             ops: ops.to_owned(),
             client: reqwest::Client::new(),
+            succeeded: Arc::default(),
             token,
         }
     }
@@ -253,9 +260,20 @@ impl Api {
         }
     }
 
-    /// Sends a request.
+    /// Which operations were answered with success: method and path, as they are described.
+    #[allow(
+        dead_code,
+        reason = "only some of the binaries with this module need it"
+    )]
+    pub fn succeeded(&self) -> BTreeSet<String> {
+        self.succeeded.lock().unwrap().clone()
+    }
+
+    /// Sends a request; fails when the answer is none that is described.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.bytes().await.unwrap();
         let body = match bytes.is_empty() {
@@ -265,6 +283,10 @@ impl Api {
                 panic!("{status}, no JSON ({error}): {text}")
             }),
         };
+        let operation = described::check(&method, &path, status, &headers, &body);
+        if status < 300 {
+            self.succeeded.lock().unwrap().extend(operation);
+        }
         Answer {
             status,
             headers,

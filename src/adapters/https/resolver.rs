@@ -67,6 +67,32 @@ pub(super) enum LookupError {
     Failed(String, NetError),
 }
 
+/// What name servers say of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It has so many addresses, and may be connected to.
+    Addresses(usize),
+    /// It has one that may not be connected to; a sentence on which.
+    Refused(String),
+    /// It has none.
+    Nothing,
+}
+
+/// Asks the name servers of the system for `host`, as sending does, within about `limit`.
+///
+/// # Errors
+/// A sentence: they gave no answer.
+pub async fn look_up(host: &str, rules: EgressRules, limit: Duration) -> Result<Answered, String> {
+    let resolver = GuardedResolver::new(Arc::new(rules), None, limit);
+    let resolver = resolver.map_err(|error| error.to_string())?;
+    match resolver.lookup(host).await {
+        Ok(addresses) => Ok(Answered::Addresses(addresses.len())),
+        Err(LookupError::Blocked(refusal)) => Ok(Answered::Refused(refusal.to_string())),
+        Err(LookupError::NotFound(_)) => Ok(Answered::Nothing),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// A resolver that returns permitted addresses only.
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {

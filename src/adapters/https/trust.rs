@@ -79,6 +79,13 @@ pub fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, CaFileE
     Ok(certificates)
 }
 
+/// How many root certificates of the system can be used.
+pub fn system_root_count() -> usize {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs).0
+}
+
 /// The TLS configuration of the client: system roots plus `extra_roots`.
 pub(super) fn client_config(
     extra_roots: &[CertificateDer<'static>],

@@ -73,7 +73,7 @@ impl Address {
     }
 
     /// Connects to the node with this number, counted around.
-    async fn connect(&self, node: usize, name: &str) -> Result<Connection, String> {
+    pub(super) async fn connect(&self, node: usize, name: &str) -> Result<Connection, String> {
         let uri = parse(&self.urls[node % self.urls.len()]).map_err(|error| error.to_string())?;
         let place = format!("{}:{}", uri.authority.host, uri.authority.port);
         let properties =

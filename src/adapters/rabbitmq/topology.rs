@@ -66,7 +66,15 @@ impl TopologyError {
         matches!(self, Self::Failed { .. })
     }
 
-    fn of(name: &str, error: lapin::Error) -> Self {
+    /// Whether it says that there is no such thing.
+    pub(super) fn is_missing(&self) -> bool {
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
+        matches!(source.kind(), ErrorKind::ProtocolError(fault) if fault.get_id() == 404)
+    }
+
+    pub(super) fn of(name: &str, error: lapin::Error) -> Self {
         let name = name.to_owned();
         let ErrorKind::ProtocolError(fault) = error.kind() else {
             return Self::Failed {
@@ -130,23 +138,14 @@ impl std::fmt::Display for Conflict {
 pub(super) async fn declare(connection: &Connection, names: &Names) -> Result<(), TopologyError> {
     let opened = connection.create_channel().await;
     let channel = opened.map_err(|error| TopologyError::of("a channel", error))?;
-    declare_exchanges(&channel, names).await?;
-    let (events, deliveries) = (names.events.as_str(), names.deliveries.as_str());
-    let unrouted = names.unrouted.as_str();
-    for name in [&names.quarantine, &names.dead_letters] {
-        queue(&channel, name.as_str(), read_through()).await?;
+    for (name, kind, arguments) in exchanges(names) {
+        exchange(&channel, name, kind, arguments, false).await?;
     }
-    for name in [events, deliveries] {
-        let mut arguments = at_least_once(unrouted);
-        arguments.insert("x-delivery-limit".into(), DELIVERY_LIMIT.into());
-        queue(&channel, name, arguments).await?;
+    for (name, arguments) in queues(names) {
+        queue(&channel, name.as_str(), arguments).await?;
     }
-    let rungs = names.rungs.iter().map(|rung| {
-        let mut arguments = at_least_once(deliveries);
-        let ttl = i64::try_from(rung.ms).unwrap_or(i64::MAX);
-        arguments.insert("x-message-ttl".into(), ttl.into());
-        queue(&channel, rung.queue.as_str(), arguments)
-    });
+    let rungs = rungs(names);
+    let rungs = rungs.map(|(name, arguments)| queue(&channel, name.as_str(), arguments));
     try_join_all(rungs).await?;
     for (queue, exchange, key) in [
         (&names.quarantine, &names.unrouted, ""),
@@ -159,29 +158,73 @@ pub(super) async fn declare(connection: &Connection, names: &Names) -> Result<()
     Ok(())
 }
 
-async fn declare_exchanges(channel: &Channel, names: &Names) -> Result<(), TopologyError> {
+/// Each exchange, with what it is.
+pub(super) fn exchanges(
+    names: &Names,
+) -> impl Iterator<Item = (&ShortString, ExchangeKind, FieldTable)> {
     let mut with_alternate = FieldTable::default();
     let unrouted = AMQPValue::LongString(names.unrouted.as_str().into());
     with_alternate.insert("alternate-exchange".into(), unrouted);
     let plain = FieldTable::default;
-    for (name, kind, arguments) in [
+    [
         (&names.unrouted, ExchangeKind::Fanout, plain()),
         (&names.events, ExchangeKind::Topic, with_alternate.clone()),
         (&names.deliveries, ExchangeKind::Topic, with_alternate),
         (&names.notices, ExchangeKind::Topic, plain()),
-    ] {
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let declared = channel.exchange_declare(name.clone(), kind, durable, arguments);
-        let declared = declared.await;
-        declared.map_err(|error| TopologyError::of(name.as_str(), error))?;
-    }
-    Ok(())
+    ]
+    .into_iter()
 }
 
-async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), TopologyError> {
+/// Each queue but those to wait in, with its arguments.
+pub(super) fn queues(names: &Names) -> impl Iterator<Item = (&ShortString, FieldTable)> {
+    let handed_out = || {
+        let mut arguments = at_least_once(names.unrouted.as_str());
+        arguments.insert("x-delivery-limit".into(), DELIVERY_LIMIT.into());
+        arguments
+    };
+    [
+        (&names.quarantine, read_through()),
+        (&names.dead_letters, read_through()),
+        (&names.events, handed_out()),
+        (&names.deliveries, handed_out()),
+    ]
+    .into_iter()
+}
+
+/// Each queue to wait in, with its arguments.
+pub(super) fn rungs(names: &Names) -> impl Iterator<Item = (&ShortString, FieldTable)> {
+    names.rungs.iter().map(|rung| {
+        let mut arguments = at_least_once(names.deliveries.as_str());
+        let ttl = i64::try_from(rung.ms).unwrap_or(i64::MAX);
+        arguments.insert("x-message-ttl".into(), ttl.into());
+        (&rung.queue, arguments)
+    })
+}
+
+/// Declares an exchange; `passive`: only asks whether it is there.
+pub(super) async fn exchange(
+    channel: &Channel,
+    name: &ShortString,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+    passive: bool,
+) -> Result<(), TopologyError> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        passive,
+        ..ExchangeDeclareOptions::default()
+    };
+    let declared = channel.exchange_declare(name.clone(), kind, options, arguments);
+    let declared = declared.await;
+    declared.map_err(|error| TopologyError::of(name.as_str(), error))
+}
+
+/// Declares a queue.
+pub(super) async fn queue(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), TopologyError> {
     let durable = QueueDeclareOptions::durable();
     let declared = channel.queue_declare(name.into(), durable, arguments).await;
     declared

@@ -109,6 +109,27 @@ impl Target {
         }
     }
 
+    /// A connection to each server by itself, with where it is: the one server, the master that
+    /// the sentinels name, or each node of a cluster that is named.
+    pub(super) async fn each_server(&self) -> Vec<(String, RedisResult<MultiplexedConnection>)> {
+        let mut servers = Vec::new();
+        for node in self.url.expose_nodes() {
+            let place = info(node).map(|info| info.addr().to_string());
+            let place = place.unwrap_or_default();
+            let client = match self.url.form() {
+                RedisForm::Single => info(node).and_then(|info| self.client(info)),
+                RedisForm::Cluster => info(node).and_then(|info| self.client_of(info)),
+                RedisForm::Sentinel { master } => {
+                    let place = format!("master {master}");
+                    let client = self.master(master).await;
+                    return vec![(place, connected(client).await)];
+                }
+            };
+            servers.push((place, connected(client).await));
+        }
+        servers
+    }
+
     /// What is published on `channel`, by a connection of its own. On a cluster any node
     /// hears everything: each time another one is asked.
     pub(super) async fn listen(&self, channel: &str) -> RedisResult<Messages> {
@@ -279,6 +300,10 @@ async fn open_master(client: &Client) -> RedisResult<MultiplexedConnection> {
         Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => Ok(conn),
         Err(error) => Err(error),
     }
+}
+
+async fn connected(client: RedisResult<Client>) -> RedisResult<MultiplexedConnection> {
+    open(&client?).await
 }
 
 fn info(node: &str) -> RedisResult<ConnectionInfo> {

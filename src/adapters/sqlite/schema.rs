@@ -11,7 +11,7 @@ use super::OpenError;
 const APPLICATION_ID: i32 = 0x4352_4c4e;
 
 /// The version of the tables below.
-const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 3;
 
 /// The tables of version 1. Files with them are out there: what changes is a step.
 const TABLES: &str = "
@@ -123,15 +123,24 @@ UPDATE dead_letters SET shared = 0 WHERE EXISTS
 /// Makes the tables in an empty file, brings an older one up to date, and checks that any
 /// other is one of ours.
 pub(super) fn prepare(conn: &Connection) -> Result<(), OpenError> {
+    let steps: &[&str] = match version_of(conn)? {
+        None => &[TABLES, FAILING, SHARED],
+        Some(1) => &[FAILING, SHARED],
+        Some(2) => &[SHARED],
+        Some(_) => return Ok(()),
+    };
+    build(conn, steps).map_err(OpenError::Sqlite)
+}
+
+/// The version of a file of ours; `None` when it is empty. Changes nothing.
+pub(super) fn version_of(conn: &Connection) -> Result<Option<i32>, OpenError> {
     let number = |sql: &str| conn.query_row(sql, (), |row| row.get::<_, i32>(0));
     let application = number("PRAGMA application_id").map_err(OpenError::unreadable)?;
     let version = number("PRAGMA user_version").map_err(OpenError::unreadable)?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema").map_err(OpenError::unreadable)?;
     match (application, version) {
-        (0, 0) if tables == 0 => build(conn, &[TABLES, FAILING, SHARED]).map_err(OpenError::Sqlite),
-        (APPLICATION_ID, VERSION) => Ok(()),
-        (APPLICATION_ID, 1) => build(conn, &[FAILING, SHARED]).map_err(OpenError::Sqlite),
-        (APPLICATION_ID, 2) => build(conn, &[SHARED]).map_err(OpenError::Sqlite),
+        (0, 0) if tables == 0 => Ok(None),
+        (APPLICATION_ID, 1..=VERSION) => Ok(Some(version)),
         (APPLICATION_ID, found) if found > VERSION => Err(OpenError::Newer {
             found,
             known: VERSION,

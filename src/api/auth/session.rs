@@ -7,12 +7,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
 
 use super::{Caller, Gate, Knock, check_origin, limited, peer_of, unauthorized};
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::codec::tenant_token;
 use crate::domain::timestamp::UnixMillis;
 
@@ -114,7 +114,7 @@ fn check_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let detail = "the console changes nothing for a page of another origin, nor for a request \
                   that says of none; programs use the API";
-    Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", detail))
+    Err(Problem::new(Code::CrossOrigin, detail))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `PUT /v1/subscriptions`: what there is to be, all or none, also after a store has lost
 //! what there was. `PUT /v1/subscriptions/{id}`: one of them.
 //!
-//! Who is not named stays as it is.
+//! Who is not named stays as it is. With `dry_run=true` the first says what it would do, and does
+//! nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::super::auth::Caller;
 use super::super::conditional::Conditions;
-use super::super::extract::{Document, Json as AnyJson, SubscriptionPath};
-use super::super::problem::Problem;
+use super::super::extract::{Document, Json as AnyJson, Query, SubscriptionPath};
+use super::super::problem::{Code, Problem};
 use super::super::{Api, DECLARED_MAX};
 use super::{
     CONFLICT_TRIES, answered, disabled_reason, new_id, new_secret, no_such, show_json, shown,
@@ -56,16 +57,22 @@ struct Change {
     stored: StoredSubscription,
     /// Its secret was made here, and is shown this once.
     secret_made: bool,
+    /// The fields that differ from what is there; `secret` for another secret.
+    changes: Vec<String>,
 }
 
-/// Declares several, all or none; answers what was done to each.
+/// Declares several, all or none; answers what was done to each. With `dry_run` nothing is done,
+/// and the answer has the fields that would change, and no secrets.
 ///
 /// # Errors
 /// [`Problem`]: what is wrong with which item; then none was changed.
 pub async fn declare(
     State(api): State<Api>,
+    query: Query,
     AnyJson(body): AnyJson,
 ) -> Result<Json<Value>, Problem> {
+    let query = query.only(&["dry_run"])?;
+    let dry_run = query.parsed("dry_run", "true or false", |text| text.parse().ok())?;
     let declared = read_items(&api, items_of(body)?)?;
     let named = declared.iter().filter_map(|item| item.id.clone());
     let there = those_there(&api, &named.collect::<Vec<_>>()).await?;
@@ -74,6 +81,10 @@ pub async fn declare(
         let id = item.id.clone().unwrap_or_else(|| new_id(&api));
         let change = change_of(&api, item, &id, there.get(&id));
         changes.push(change.map_err(|fault| of_item(fault, index))?);
+    }
+    if dry_run == Some(true) {
+        let is_named = |index: usize| declared[index].id.is_some();
+        return Ok(Json(plan(&api, &changes, is_named)));
     }
     let written = changes
         .iter()
@@ -162,8 +173,7 @@ fn items_of(body: Value) -> Result<Vec<Value>, Problem> {
     if items.len() > DECLARED_MAX {
         let found = items.len();
         let detail = format!("at most {DECLARED_MAX} subscriptions at a time, found {found}");
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Err(Problem::new(status, "invalid_batch", detail));
+        return Err(Problem::new(Code::InvalidBatch, detail));
     }
     Ok(items)
 }
@@ -175,8 +185,7 @@ fn read_items(api: &Api, items: Vec<Value>) -> Result<Vec<Declared>, Problem> {
         let Value::Object(document) = item else {
             let found = kind_of(&item);
             let detail = format!("an item must be a subscription (an object), found {found}");
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            return Err(Problem::new(status, "invalid_item", detail).with("index", index));
+            return Err(Problem::new(Code::InvalidItem, detail).with("index", index));
         };
         let declared = read_declared(document, &api.rules);
         let declared = declared.map_err(|fault| of_item(fault, index))?;
@@ -261,9 +270,10 @@ fn change_of(
         created_at: old.map_or(now, |old| old.created_at),
         updated_at: old.map_or(now, |old| old.updated_at),
     };
-    let effect = match there {
+    let changes = there.map(|stored| changes(stored, &subscription, &secrets));
+    let effect = match &changes {
         None => Effect::Created,
-        Some(stored) if is_same(stored, &subscription, &secrets) => Effect::Unchanged,
+        Some(none) if none.is_empty() => Effect::Unchanged,
         Some(_) => Effect::Updated,
     };
     if effect == Effect::Updated {
@@ -282,23 +292,30 @@ fn change_of(
         effect,
         stored,
         secret_made,
+        changes: changes.unwrap_or_default(),
     })
 }
 
-/// Whether nothing would change: neither what is shown nor the secret.
-fn is_same(there: &StoredSubscription, declared: &Subscription, secrets: &Secrets) -> bool {
-    there.secrets.current.bytes() == secrets.current.bytes()
-        && show_json(&there.subscription, &there.secrets) == show_json(declared, secrets)
+/// What is shown and follows from other fields.
+const DERIVED: [&str; 3] = ["disabled_reason", "public_key", "updated_at"];
+
+/// The fields that would change: of what is shown, and the secret, by its name alone.
+fn changes(there: &StoredSubscription, declared: &Subscription, secrets: &Secrets) -> Vec<String> {
+    let before = show_json(&there.subscription, &there.secrets);
+    let after = show_json(declared, secrets);
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = names
+        .into_iter()
+        .filter(|name| !DERIVED.contains(&name.as_str()) && before.get(*name) != after.get(*name));
+    let mut changed: Vec<String> = changed.cloned().collect();
+    if there.secrets.current.bytes() != secrets.current.bytes() {
+        changed.push("secret".to_owned());
+    }
+    changed
 }
 
 fn answer(api: &Api, changes: &[Change]) -> Value {
-    let count = |effect: Effect| {
-        changes
-            .iter()
-            .filter(|change| change.effect == effect)
-            .count()
-    };
-    let items = changes.iter().map(|change| {
+    let item = |change: &Change| {
         let subscription = &change.stored.subscription;
         let mut item = json!({
             "id": subscription.id.as_str(),
@@ -309,11 +326,37 @@ fn answer(api: &Api, changes: &[Change]) -> Value {
             item["secret"] = show_secret(secret, subscription.spec.signing);
         }
         warned(api, &change.stored, item)
-    });
+    };
+    let items: Vec<Value> = changes.iter().map(item).collect();
+    counted(changes, &items)
+}
+
+/// The same of what would be done. What has no id yet gets it when it is written.
+fn plan(api: &Api, changes: &[Change], is_named: impl Fn(usize) -> bool) -> Value {
+    let item = |(index, change): (usize, &Change)| {
+        let id = Some(change.stored.subscription.id.as_str()).filter(|_| is_named(index));
+        let item = json!({
+            "id": id,
+            "action": change.effect.name(),
+            "changes": change.changes,
+        });
+        warned(api, &change.stored, item)
+    };
+    let items: Vec<Value> = changes.iter().enumerate().map(item).collect();
+    let mut plan = counted(changes, &items);
+    plan["dry_run"] = true.into();
+    plan
+}
+
+fn counted(changes: &[Change], items: &[Value]) -> Value {
+    let count = |effect: Effect| {
+        let of = changes.iter().filter(|change| change.effect == effect);
+        of.count()
+    };
     json!({
         "created": count(Effect::Created),
         "updated": count(Effect::Updated),
         "unchanged": count(Effect::Unchanged),
-        "items": items.collect::<Vec<_>>(),
+        "items": items,
     })
 }

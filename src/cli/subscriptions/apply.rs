@@ -1,79 +1,149 @@
-//! `carillon subscriptions apply`: declares what a file says, and shows what came of it.
+//! `carillon subscriptions apply`: says what a file changes, does it, and shows what came of it.
 
+use std::io::IsTerminal as _;
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 
 use comfy_table::Cell;
 use serde_json::{Value, json};
 
 use super::super::client::{ApiClient, ApiError, Repeat};
-use super::super::output::{Look, Tone, text_of};
+use super::super::each::{Outcome, each};
+use super::super::output::{Look, text_of};
 use super::super::{CliError, args, output};
-use super::show;
+use super::file::read_items;
+use super::plan::{Plan, pruned};
+use super::{confirmed, show};
 
 /// Most subscriptions that the API takes at a time.
 const PART_ITEMS_MAX: usize = 10_000;
 /// Bytes in one request; well below what the API takes.
 const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Declares what `file` says.
+/// What is applied, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The file, or `-` for standard input
+    #[arg(long, short, value_name = "FILE|-")]
+    pub file: PathBuf,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete what the file does not name, of the tenants that it names; needs an `id` on each
+    #[arg(long)]
+    pub prune: bool,
+    /// With --prune: of this tenant instead; may be repeated
+    #[arg(long = "tenant", value_name = "TENANT", requires = "prune")]
+    pub tenants: Vec<String>,
+    /// Do not ask before something is deleted; needed where nobody can be asked
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Declares what the file says, and takes away what it does not name if that is asked for.
 ///
 /// # Errors
 /// When the file cannot be read, or the API cannot be asked or says no.
-pub async fn apply(client: &ApiClient, as_json: bool, file: &Path) -> Result<(), CliError> {
-    let items = read_items(file, &args::read_input(file).await?)?;
+pub async fn apply(client: &ApiClient, as_json: bool, args: &Args) -> Result<(), CliError> {
+    let items = read_items(&args.file, &args::read_input(&args.file).await?)?;
+    let pruned = pruned(args, &items)?;
+    if items.is_empty() {
+        output::note(&format!("{}: no subscriptions", args.file.display()));
+    }
+    let plan = Plan::make(client, &items, &pruned, !as_json).await?;
+    if args.dry_run && as_json {
+        return output::json(&json!({ "dry_run": true, "plan": plan.document() }));
+    }
+    let is_empty = items.is_empty() && plan.deleted.is_empty();
+    if !as_json && !is_empty {
+        plan.print(&items)?;
+    }
+    if args.dry_run {
+        warn(&items, &plan.items);
+        return Ok(());
+    }
+    if !plan.deleted.is_empty() && !args.yes {
+        may_delete(as_json, plan.deleted.len())?;
+    }
     let mut applied = Vec::with_capacity(items.len());
-    for part in parts(&items) {
+    if let Err(error) = declare(client, &items, &mut applied).await {
+        if !applied.is_empty() {
+            show_applied(as_json, &items, &applied, &plan, &Outcome::default())?;
+        }
+        let kept = match plan.deleted.is_empty() {
+            true => "",
+            false => " Nothing was deleted.",
+        };
+        return Err(CliError::Failed(format!("{error}{kept}")));
+    }
+    let deleted = delete(client, &plan.deleted).await;
+    show_applied(as_json, &items, &applied, &plan, &deleted)?;
+    match deleted.is_complete() {
+        true => Ok(()),
+        false => {
+            deleted.complain();
+            Err(CliError::Reported)
+        }
+    }
+}
+
+/// Asks whether so many may go.
+fn may_delete(as_json: bool, count: usize) -> Result<(), CliError> {
+    let what = output::count(count as u64, "subscription");
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if as_json || !is_terminal {
+        return Err(CliError::Usage(format!(
+            "this would delete {what}: look at them with --dry-run, then repeat with --yes. Nothing \
+             was changed."
+        )));
+    }
+    match confirmed(&format!("Delete {what}, and do the rest?"))? {
+        true => Ok(()),
+        false => Err(CliError::Failed("nothing was changed".to_owned())),
+    }
+}
+
+/// Declares the items; `applied` has what the API said of those that were, also after a failure,
+/// which is told as a sentence.
+async fn declare(
+    client: &ApiClient,
+    items: &[Value],
+    applied: &mut Vec<Value>,
+) -> Result<(), String> {
+    for part in parts(items) {
         let body = Value::from(&items[part.clone()]);
         // A second call would not show again the secrets that the first one made.
-        let answer = client.put(&["subscriptions"], &body, Repeat::Never).await;
-        let mut answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                if !applied.is_empty() {
-                    show_applied(as_json, &items, &applied)?;
-                }
-                return Err(CliError::Failed(refusal(&items, &part, &error)));
-            }
-        };
+        let answer = client.put(&["subscriptions"], &[], &body, Repeat::Never);
+        let mut answer = answer.await.map_err(|error| {
+            let before = match (part.start, error.problem()) {
+                (0, Some(_)) => "Nothing was changed.".to_owned(),
+                (0, None) => "Whether anything was changed is not known.".to_owned(),
+                (n, _) => format!("The first {n} were applied."),
+            };
+            format!("{} {before}", refusal(items, &part, &error))
+        })?;
         let Value::Array(found) = answer["items"].take() else {
-            return Err(CliError::Failed(
-                "the API answered without `items`".to_owned(),
-            ));
+            return Err("the API answered without `items`".to_owned());
         };
         applied.extend(found);
     }
-    if items.is_empty() {
-        output::note(&format!("{}: no subscriptions", file.display()));
-    }
-    show_applied(as_json, &items, &applied)
+    Ok(())
 }
 
-/// The subscriptions of a file: an array, an object with `items`, one subscription, or several
-/// of these one after the other, as JSON lines are.
-fn read_items(file: &Path, text: &[u8]) -> Result<Vec<Value>, CliError> {
-    let wrong = |problem: String| CliError::Usage(format!("{}: {problem}", file.display()));
-    let mut items = Vec::new();
-    for document in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
-        match document.map_err(|error| wrong(format!("must be JSON: {error}")))? {
-            Value::Array(several) => items.extend(several),
-            Value::Object(mut document) => match document.remove("items") {
-                Some(Value::Array(several)) => items.extend(several),
-                Some(_) => return Err(wrong("`items` must be an array".to_owned())),
-                None => items.push(document.into()),
-            },
-            _ => {
-                return Err(wrong(
-                    "must hold subscriptions, which are objects".to_owned(),
-                ));
-            }
+async fn delete(client: &ApiClient, gone: &[Value]) -> Outcome {
+    let ids: Vec<String> = gone.iter().map(|one| text_of(one, "id")).collect();
+    let call = async |id: &str| match client.delete(&["subscriptions", id]).await {
+        // Someone else was faster.
+        Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => {
+            Ok(Value::Null)
         }
-    }
-    Ok(items)
+        answer => answer,
+    };
+    each(&ids, "subscriptions", call).await
 }
 
 /// Cuts the items into parts that fit a request each.
-fn parts(items: &[Value]) -> Vec<Range<usize>> {
+pub(super) fn parts(items: &[Value]) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (n, item) in items.iter().enumerate() {
@@ -90,8 +160,8 @@ fn parts(items: &[Value]) -> Vec<Range<usize>> {
     parts
 }
 
-/// Which item was refused, why, and what that means for the rest.
-fn refusal(items: &[Value], part: &Range<usize>, error: &ApiError) -> String {
+/// Which item was refused, and why.
+pub(super) fn refusal(items: &[Value], part: &Range<usize>, error: &ApiError) -> String {
     let index = error.problem().and_then(|problem| {
         let index = problem.document["index"].as_u64()?;
         usize::try_from(index).ok()
@@ -104,78 +174,81 @@ fn refusal(items: &[Value], part: &Range<usize>, error: &ApiError) -> String {
         let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
         format!("subscription {number}{name}: ")
     });
-    let before = match (part.start, error.problem()) {
-        (0, Some(_)) => "Nothing was changed.".to_owned(),
-        (0, None) => "Whether anything was changed is not known.".to_owned(),
-        (n, _) => format!("The first {n} were applied."),
-    };
     let error = error.to_string();
     let error = error.trim_end_matches('.');
-    format!("{}{error}. {before}", which.unwrap_or_default())
+    format!("{}{error}.", which.unwrap_or_default())
 }
 
-/// Prints what was done; as JSON, in the form of the API's answer.
-fn show_applied(as_json: bool, items: &[Value], applied: &[Value]) -> Result<(), CliError> {
+/// Prints what was done; as JSON, in the form of the API's answer, with the plan.
+fn show_applied(
+    as_json: bool,
+    items: &[Value],
+    applied: &[Value],
+    plan: &Plan,
+    deleted: &Outcome,
+) -> Result<(), CliError> {
     let actions = ["created", "updated", "unchanged"];
     let count = |action: &str| applied.iter().filter(|one| one["action"] == action).count();
     if as_json {
         let [created, updated, unchanged] = actions.map(count);
-        return output::json(&json!({
-            "created": created, "updated": updated, "unchanged": unchanged, "items": applied,
-        }));
+        let mut document = deleted.document("deleted");
+        document["created"] = created.into();
+        document["updated"] = updated.into();
+        document["unchanged"] = unchanged.into();
+        document["items"] = applied.into();
+        document["plan"] = plan.document();
+        return output::json(&document);
     }
-    if applied.is_empty() {
+    if applied.is_empty() && plan.deleted.is_empty() {
         return Ok(());
     }
+    let mut counts = actions
+        .map(|action| format!("{} {action}", count(action)))
+        .to_vec();
+    if !plan.deleted.is_empty() {
+        counts.push(format!("{} deleted", deleted.count()));
+    }
+    output::line(&format!("Done: {}", counts.join(", ")))?;
     let look = Look::detect();
-    let row = |(item, one): (&Value, &Value)| {
-        let tone = match one["action"].as_str() {
-            Some("created") => Tone::Good,
-            Some("updated") => Tone::Notable,
-            _ => Tone::Faint,
-        };
-        vec![
-            Cell::new(text_of(one, "id")),
-            look.cell(tone, text_of(one, "action")),
-            Cell::new(text_of(item, "tenant")),
-            Cell::new(text_of(item, "url")),
-        ]
-    };
-    let rows = items.iter().zip(applied).map(row).collect();
-    output::table(look, &["ID", "ACTION", "TENANT", "URL"], rows)?;
-    let counts = actions.map(|action| format!("{} {action}", count(action)));
-    output::line(&format!("\n{}", counts.join(", ")))?;
-    applied.iter().for_each(show::warnings);
+    show_new_ids(look, items, applied)?;
+    warn(items, applied);
     show::made_secrets(look, applied)
+}
+
+/// Says what the API warns of, and of which item.
+fn warn(items: &[Value], told: &[Value]) {
+    for (item, one) in items.iter().zip(told) {
+        let names = [text_of(one, "id"), text_of(item, "url")];
+        let name = names.into_iter().find(|name| !name.is_empty());
+        show::warnings_of(&name.unwrap_or_default(), one);
+    }
+}
+
+/// The ids that were made here: the file does not have them.
+fn show_new_ids(look: Look, items: &[Value], applied: &[Value]) -> Result<(), CliError> {
+    let made = items
+        .iter()
+        .zip(applied)
+        .filter(|(item, _)| item["id"].is_null());
+    let row = |(item, one): (&Value, &Value)| {
+        let cells = [
+            text_of(one, "id"),
+            text_of(item, "tenant"),
+            text_of(item, "url"),
+        ];
+        cells.map(Cell::new).to_vec()
+    };
+    let rows: Vec<_> = made.map(row).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    output::table(look, &["NEW ID", "TENANT", "URL"], rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(text: &str) -> Result<Vec<Value>, CliError> {
-        read_items(Path::new("subs.json"), text.as_bytes())
-    }
-
-    #[test]
-    fn every_form_of_a_file_is_read() {
-        let both = [json!({"id": "sub_1"}), json!({"id": "sub_2"})];
-        for text in [
-            r#"[{"id":"sub_1"},{"id":"sub_2"}]"#,
-            r#"{"items":[{"id":"sub_1"},{"id":"sub_2"}],"next":null}"#,
-            "{\"id\":\"sub_1\"}\n{\"id\":\"sub_2\"}\n",
-            r#"{"items":[{"id":"sub_1"}]} {"items":[{"id":"sub_2"}]}"#,
-        ] {
-            assert_eq!(read(text).unwrap(), both, "{text}");
-        }
-        assert_eq!(read(r#"{"id":"sub_1"}"#).unwrap(), both[..1]);
-        assert_eq!(read("").unwrap(), [] as [Value; 0]);
-        for text in ["[", "5", r#"{"items":{}}"#, r#"{"id":"sub_1"} nonsense"#] {
-            let error = read(text).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{text}");
-            assert!(error.to_string().starts_with("subs.json: "), "{error}");
-        }
-    }
 
     #[test]
     fn parts_fit_a_request_and_leave_nothing_out() {

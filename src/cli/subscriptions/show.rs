@@ -83,11 +83,18 @@ pub fn one(as_json: bool, item: &Value) -> Result<(), CliError> {
 }
 
 /// What the answer warns of.
-pub fn warnings(item: &Value) {
+fn warnings(item: &Value) {
+    warnings_of("", item);
+}
+
+/// The same of one among several, which is `named`.
+pub fn warnings_of(named: &str, item: &Value) {
+    let colon = if named.is_empty() { "" } else { ": " };
     let warnings = item["warnings"].as_array().map_or(&[][..], Vec::as_slice);
     for warning in warnings {
         let (field, detail) = (text_of(warning, "field"), text_of(warning, "detail"));
-        output::note(&format!("warning: {field}: {}", output::visible(&detail)));
+        let detail = output::visible(&detail);
+        output::note(&format!("warning: {named}{colon}{field}: {detail}"));
     }
 }
 
@@ -178,6 +185,8 @@ fn rate_limit(item: &Value) -> String {
     let limit = &item["rate_limit"];
     match (&limit["per_second"], &limit["burst"]) {
         (Value::Number(rate), Value::Number(burst)) => {
+            let rate = rate.to_string();
+            let rate = rate.trim_end_matches(".0");
             format!("{rate} a second, {burst} at once after a quiet time")
         }
         _ => String::new(),

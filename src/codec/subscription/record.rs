@@ -16,11 +16,11 @@ use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoredSubscription;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     subscription: Map<String, Value>,
     created_at_ms: i64,
     updated_at_ms: i64,
-    secret: Kept,
+    pub(super) secret: Kept,
     #[serde(default)]
     previous_secrets: Vec<(Kept, i64)>,
     version: u64,

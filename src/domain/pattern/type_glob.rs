@@ -5,8 +5,8 @@
 
 use super::text::Wildcard;
 
-/// An event type has at most 128 characters, and so has a glob over them.
-const GLOB_BYTES_MAX: usize = 128;
+/// Longest glob, in bytes: an event type has no more, and so has a glob over them.
+pub const GLOB_BYTES_MAX: usize = 128;
 
 /// One entry of a subscription's `event_types`.
 #[derive(Clone, Debug)]
