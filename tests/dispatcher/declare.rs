@@ -497,7 +497,13 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let bad = json!([item(&json!({ "url": "nowhere" }))]);
     let refused = api.put(&dry, &bad).await;
     assert_eq!(refused.refused(422, "invalid_field")["index"], 0);
-    for query in ["?dry_run=maybe", "?dryrun=true"] {
+    for query in [
+        "?dry_run=maybe",
+        "?dryrun=true",
+        "?dry_run",
+        "?dry_run=",
+        "?dryrun=",
+    ] {
         let refused = api.put(&format!("{ALL}{query}"), &items).await;
         refused.refused(422, "invalid_parameter");
     }

@@ -96,11 +96,7 @@ pub fn declare(schemas: &mut Schemas) -> Operation {
              it is. A list is taken as it is shown, so that what was listed restores a store that has \
              lost it.",
         )
-        .query(
-            "dry_run",
-            "Whether to say what would change, and change nothing.",
-            json!({ "type": "boolean", "default": false }),
-        )
+        .flag("dry_run", "Whether to say what would change, and change nothing.")
         .takes(
             json!({ "anyOf": [items, list] }),
             true,
