@@ -38,10 +38,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Serve(_) => return finish(app::serve::serve(file).await),
         Command::Demo(_) if globals.json => Err(cli::no_json("demo")),
         Command::Demo(args) => return finish(app::demo::demo(args.keep).await),
-        Command::Openapi(_) => {
-            print!("{}", api::openapi::text());
-            return ExitCode::SUCCESS;
-        }
+        Command::Openapi(_) => output::write(api::openapi::text().as_bytes()),
         Command::Config(args) => show_config(args.action, globals),
         Command::Listen(args) => cli::listen::run(args, globals).await,
         Command::Publish(args) => cli::publish::run(args, globals).await,

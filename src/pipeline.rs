@@ -42,7 +42,7 @@ use lately::Lately;
 use record::Follows;
 use settlement::Ticket;
 
-use crate::domain::decide::decide;
+use crate::domain::decide::{Action, decide};
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::id::SubscriptionId;
 use crate::domain::lane::{Answer, DeferReason, Freshness, LaneState};
@@ -346,7 +346,13 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     let pause = sent.pause_until.map(|until| until.since(now));
     permit.report(answer_of(sent.class), pause);
     let chance = context.ports.chance.fraction();
-    let action = decide(&endpoint.retry, &delivery, sent.class, now, chance);
+    let action = match decide(&endpoint.retry, &delivery, sent.class, now, chance) {
+        Action::Retry { due, reason } => {
+            let due = context.ports.outbox.rounded(due, now);
+            Action::Retry { due, reason }
+        }
+        ended => ended,
+    };
     let (began, class) = (sent.began, sent.class);
     let last = sent.last();
     let event = Arc::clone(&delivery.event);

@@ -157,6 +157,12 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// [`StoreError`]: whether they are durable is unknown; putting again is safe.
     async fn put(&self, parcels: Vec<Parcel>) -> Result<(), StoreError>;
+
+    /// When a delivery that is put at `now` is handed out again, which is to be `due`: a store
+    /// that knows only some waits takes the one that fits, and it is no sooner than that.
+    fn rounded(&self, due: Due, _now: UnixMillis) -> Due {
+        due
+    }
 }
 
 /// Something to make durable.

@@ -43,7 +43,7 @@ macro_rules! suite {
                 unsettled_comes_again_after_a_crash_and_settled_does_not,
                 an_orderly_end_loses_no_ack, a_call_that_is_given_up_loses_nothing,
                 a_put_wakes_who_waits;
-            deliveries: none_comes_before_its_time, they_come_in_the_order_of_their_time,
+            deliveries: none_comes_before_its_time, a_rounded_time_holds, they_come_in_the_order_of_their_time,
                 a_sooner_one_wakes_who_waits,
                 a_retry_outlives_the_old_receipt, a_replaced_one_that_is_dropped_is_gone,
                 a_dropped_receipt_requeues, many_of_one_time_come_once_each,

@@ -47,6 +47,8 @@ pub use waits::Overdue;
 use waits::{Waiting, Waits};
 
 use crate::domain::id::{LedgerKey, SubscriptionId};
+use crate::domain::retry::Due;
+use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Backend, Chance, Clock, Ledger, Outbox, Parcel, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::DependencyChanged;
@@ -332,6 +334,15 @@ impl Rabbit {
 
 #[async_trait]
 impl Outbox for Rabbit {
+    fn rounded(&self, due: Due, now: UnixMillis) -> Due {
+        let rung = self.names.rung(due, now, &self.waits.avoided());
+        let comes = rung.map(|rung| now.after(Duration::from_millis(rung.ms)));
+        // Put a little later than now, it is the same rung that is no shorter. What is farther off
+        // than the longest waits more than once.
+        let comes = comes.filter(|comes| *comes >= due.earliest);
+        comes.map_or(due, Due::at)
+    }
+
     async fn put(&self, parcels: Vec<Parcel>) -> Result<(), StoreError> {
         let is_new = |parcel: &Parcel| matches!(parcel, Parcel::Published { .. });
         let has_new = parcels.iter().any(is_new);

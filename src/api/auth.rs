@@ -5,8 +5,8 @@
 //! loopback only then (`config` sees to that), and what a web page of another origin has a
 //! browser send is refused.
 //!
-//! *Invariant: no handler runs before [`authenticate`] has said who is asking*; the route
-//! table puts it in front of each.
+//! *Invariant: no handler runs before [`authenticate`] has said who is asking*, but for those that
+//! answer anyone the same; the route table puts it in front of each.
 
 pub mod session;
 

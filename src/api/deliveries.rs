@@ -25,14 +25,13 @@ use crate::ports::{AttemptQuery, DeadLetterQuery, Parcel};
 const ATTEMPTS_SHOWN: usize = 100;
 /// It will be attempted again.
 const WAITING: &str = "waiting";
-/// All that [`state_of`] says.
-const STATES: [&str; 6] = [
+/// All that a delivery may be.
+const STATES: [&str; 5] = [
     WAITING,
     "delivered",
     "dead_lettered",
     "failed",
     "redriven_or_discarded",
-    "unknown",
 ];
 
 /// What became of a delivery.
@@ -87,13 +86,7 @@ pub async fn show(
     caller: Caller,
     DeliveryPath(id): DeliveryPath,
 ) -> Result<Json<DeliveryShown>, Problem> {
-    let wanted = AttemptQuery {
-        owner: caller.owner(),
-        delivery: Some(id.clone()),
-        limit: ATTEMPTS_SHOWN,
-        ..AttemptQuery::default()
-    };
-    let attempts = api.ports.audit.attempts(&wanted).await?;
+    let attempts = attempts_of(&api, &caller, &id, ATTEMPTS_SHOWN).await?;
     let newest = attempts.first().map(|(_, attempt)| attempt);
     // To look for one costs a broker a walk through its queue; what arrived is none.
     let letter = match newest {
@@ -120,7 +113,10 @@ pub async fn show(
         }
     };
     let (subscription_id, tenant, event_id, event_type) = facts;
-    let state = state_of(newest, letter.is_some());
+    let state = match newest.filter(|_| letter.is_none()) {
+        Some(newest) => state_of(newest),
+        None => "dead_lettered",
+    };
     let next_at = newest.and_then(|attempt| attempt.next_at);
     let shown = attempts.iter();
     let shown = shown.map(|(position, attempt)| attempts::show(*position, attempt));
@@ -139,6 +135,22 @@ pub async fn show(
     }))
 }
 
+/// The newest attempts of it that the caller may see, newest first.
+async fn attempts_of(
+    api: &Api,
+    caller: &Caller,
+    id: &DeliveryId,
+    limit: usize,
+) -> Result<Vec<(u64, Attempt)>, Problem> {
+    let wanted = AttemptQuery {
+        owner: caller.owner(),
+        delivery: Some(id.clone()),
+        limit,
+        ..AttemptQuery::default()
+    };
+    Ok(api.ports.audit.attempts(&wanted).await?)
+}
+
 async fn dead_letter(
     api: &Api,
     caller: &Caller,
@@ -154,18 +166,14 @@ async fn dead_letter(
     Ok(found.into_iter().next())
 }
 
-/// In one word, by its newest attempt and whether it is a dead letter now.
-fn state_of(newest: Option<&Attempt>, is_dead: bool) -> &'static str {
-    match newest {
-        _ if is_dead => "dead_lettered",
-        Some(attempt) if attempt.reason.is_none() => "delivered",
-        Some(attempt) if attempt.test => "failed",
-        Some(attempt) => match attempt.next_action {
-            NextAction::Retry => WAITING,
-            // It was given up, and is no dead letter any more.
-            NextAction::DeadLetter | NextAction::None => "redriven_or_discarded",
-        },
-        None => "unknown",
+/// In one word, of one that is no dead letter, by its newest attempt.
+fn state_of(newest: &Attempt) -> &'static str {
+    match newest.next_action {
+        _ if newest.reason.is_none() => "delivered",
+        _ if newest.test => "failed",
+        NextAction::Retry => WAITING,
+        // It was given up, and is no dead letter any more.
+        NextAction::DeadLetter | NextAction::None => "redriven_or_discarded",
     }
 }
 
@@ -184,13 +192,7 @@ pub async fn redeliver(
     DeliveryPath(id): DeliveryPath,
     Document(_): Document,
 ) -> Result<(StatusCode, Json<Redelivered>), Problem> {
-    let newest = AttemptQuery {
-        owner: caller.owner(),
-        delivery: Some(id.clone()),
-        limit: 1,
-        ..AttemptQuery::default()
-    };
-    let found = api.ports.audit.attempts(&newest).await?;
+    let found = attempts_of(&api, &caller, &id, 1).await?;
     let Some((_, attempt)) = found.first() else {
         return Err(Problem::not_found(
             "no attempt of such a delivery is recorded; `audit.keep` and \

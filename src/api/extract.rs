@@ -126,12 +126,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let pairs = url::form_urlencoded::parse(query.as_bytes());
-        Ok(Self(
-            pairs
-                .into_owned()
-                .filter(|(_, value)| !value.is_empty())
-                .collect(),
-        ))
+        Ok(Self(pairs.into_owned().collect()))
     }
 }
 
@@ -223,10 +218,27 @@ impl Query {
         Ok(self)
     }
 
-    /// The parameter's text.
+    /// The parameter's text; without one it is as if it were absent.
     pub fn text(&self, name: &str) -> Option<&str> {
+        self.given(name).filter(|text| !text.is_empty())
+    }
+
+    fn given(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the parameter is `true`. Without a value it is neither that nor absent: what is to
+    /// be tried out must not be done.
+    ///
+    /// # Errors
+    /// [`Problem`] for anything but `true` and `false`.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.given(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::parameter(name, "true or false")),
+        }
     }
 
     /// The parameter read by `parse`.

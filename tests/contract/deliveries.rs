@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use carillon::codec;
 use carillon::domain::delivery::DeadReason;
+use carillon::domain::retry::Due;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::Parcel;
 
@@ -28,6 +29,33 @@ pub async fn none_comes_before_its_time<H: Harness>() {
     assert!(backend.now() >= due);
     assert_eq!(taken[0].message, codec::delivery::encode(&sent));
     assert_eq!(format!("{:?}", decoded(&taken)[0]), format!("{sent:?}"));
+}
+
+/// A store may wait otherwise than asked, within what is allowed, and says so beforehand.
+pub async fn a_rounded_time_holds<H: Harness>() {
+    let backend = H::start(Limits::default()).await;
+    let store = backend.store();
+    let now = backend.now();
+    let far = Due::at(now.after(100_000 * SECOND));
+    assert_eq!(store.outbox.rounded(far, now), far);
+    // Between two rungs of a ladder, and nearer to the longer one.
+    let due = Due {
+        earliest: now.after(SECOND * 115 / 100),
+        at: now.after(SECOND * 144 / 100),
+        latest: now.after(SECOND * 145 / 100),
+    };
+    let rounded = store.outbox.rounded(due, now);
+    assert!(rounded.earliest >= due.earliest);
+    let delivery = failed(delivery(1));
+    let due = rounded;
+    store.put(vec![Parcel::Delivery { delivery, due }]).await;
+    let comes = async {
+        let taken = store.inbox.deliveries(1).await.unwrap();
+        (taken.len(), backend.now())
+    };
+    let ((count, came), ()) = tokio::join!(comes, backend.pass(2 * SECOND));
+    assert_eq!(count, 1);
+    assert!(came >= rounded.at, "{came:?} for {rounded:?}");
 }
 
 pub async fn they_come_in_the_order_of_their_time<H: Harness>() {

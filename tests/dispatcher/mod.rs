@@ -11,6 +11,7 @@ mod declare;
 mod deliveries;
 mod delivery;
 mod description;
+mod dry_run;
 mod explain;
 mod formats;
 mod hostile_input;

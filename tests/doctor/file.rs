@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::{Patient, TOKEN, free_address, key};
+use crate::harness::{Patient, TOKEN, key};
 use crate::program::run;
 
 /// What is in a folder, with the size of each.
@@ -152,8 +152,6 @@ async fn what_cannot_be_used_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_is_told() {
-    let elsewhere = free_address();
-    let listener = std::net::TcpListener::bind(&elsewhere).unwrap();
     let patient = Patient::new()
         .with("CARILLON_HTTP__ADMIN_TOKEN", "short-token-of-27-letters-x")
         .with("CARILLON_EGRESS__ALLOW", "[\"10.0.0.0/8\", \"8.8.8.8\"]")
@@ -168,7 +166,6 @@ async fn what_is_open_is_told() {
     found.expect("egress", "warning", "10.0.0.0/8");
     found.expect("egress", "warning", "require_https");
     assert!(!found.of("egress").1.contains("8.8.8.8"));
-    drop(listener);
 }
 
 #[tokio::test(flavor = "multi_thread")]

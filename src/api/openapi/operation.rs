@@ -63,6 +63,14 @@ impl Operation {
         self.with(parameter).refuses(&[Code::InvalidParameter])
     }
 
+    /// A parameter of its query that is `true` or `false`, and never empty.
+    #[must_use]
+    pub fn flag(self, name: &str, about: &str) -> Self {
+        let schema = json!({ "type": "boolean", "default": false });
+        self.with(parameter("query", name, about, schema))
+            .refuses(&[Code::InvalidParameter])
+    }
+
     /// A header that it goes by.
     #[must_use]
     pub fn header(self, name: &str, about: &str, schema: Value) -> Self {

@@ -142,21 +142,6 @@ pub fn named(schemas: &mut Schemas, name: &str, schema: impl FnOnce() -> Value) 
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// A page of `item`, with what goes on.
-pub fn list(item: &Value, next: &str) -> Value {
-    json!({
-        "type": "object",
-        "required": ["items", "next"],
-        "properties": {
-            "items": { "type": "array", "items": item },
-            "next": { "type": ["string", "null"], "description": next },
-        },
-    })
-}
-
-/// What `next` is where pages follow each other.
-pub const NEXT: &str = "What to ask for as `cursor` to go on; null when this was the last page. \
-    What comes or goes meanwhile moves nothing: no item is shown twice or passed over.";
 /// Schemas that derived ones name (`schemars(schema_with = …)`).
 pub mod field {
     use super::*;

@@ -71,8 +71,7 @@ pub async fn declare(
     query: Query,
     AnyJson(body): AnyJson,
 ) -> Result<Json<Value>, Problem> {
-    let query = query.only(&["dry_run"])?;
-    let dry_run = query.parsed("dry_run", "true or false", |text| text.parse().ok())?;
+    let dry_run = query.only(&["dry_run"])?.flag("dry_run")?;
     let declared = read_items(&api, items_of(body)?)?;
     let named = declared.iter().filter_map(|item| item.id.clone());
     let there = those_there(&api, &named.collect::<Vec<_>>()).await?;
@@ -82,7 +81,7 @@ pub async fn declare(
         let change = change_of(&api, item, &id, there.get(&id));
         changes.push(change.map_err(|fault| of_item(fault, index))?);
     }
-    if dry_run == Some(true) {
+    if dry_run {
         let is_named = |index: usize| declared[index].id.is_some();
         return Ok(Json(plan(&api, &changes, is_named)));
     }

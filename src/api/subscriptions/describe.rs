@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::DECLARED_MAX;
+use super::super::answer::List;
 use super::super::openapi::{Operation, Schemas, parts};
 use super::super::problem::Code;
 use super::actions::{Rotation, TestResult};
@@ -14,10 +15,6 @@ const TAG_ABOUT: &str = "What it is now: as `If-Match`, a change is made to that
 
 /// What `list` is.
 pub fn list(schemas: &mut Schemas) -> Operation {
-    let item = schema::shown(schemas);
-    let list = parts::named(schemas, "SubscriptionList", || {
-        parts::list(&item, parts::NEXT)
-    });
     Operation::new(TAG, "listSubscriptions", "List subscriptions, by id")
         .query(
             "tenant",
@@ -33,7 +30,7 @@ pub fn list(schemas: &mut Schemas) -> Operation {
         .answers(
             200,
             "A page of subscriptions.",
-            list,
+            parts::of::<List<schema::Shown>>(schemas),
             json!({ "items": [shown()], "next": null }),
         )
 }
@@ -96,11 +93,7 @@ pub fn declare(schemas: &mut Schemas) -> Operation {
              it is. A list is taken as it is shown, so that what was listed restores a store that has \
              lost it.",
         )
-        .query(
-            "dry_run",
-            "Whether to say what would change, and change nothing.",
-            json!({ "type": "boolean", "default": false }),
-        )
+        .flag("dry_run", "Whether to say what would change, and change nothing.")
         .takes(
             json!({ "anyOf": [items, list] }),
             true,
@@ -113,7 +106,12 @@ pub fn declare(schemas: &mut Schemas) -> Operation {
 /// What `show` is.
 pub fn show(schemas: &mut Schemas) -> Operation {
     of_one("readSubscription", "Read a subscription")
-        .answers(200, "The subscription.", schema::shown(schemas), shown())
+        .answers(
+            200,
+            "The subscription.",
+            parts::of::<schema::Shown>(schemas),
+            shown(),
+        )
         .answers_header("ETag", TAG_ABOUT, "\"19ca0d6a4f8-1\"")
 }
 

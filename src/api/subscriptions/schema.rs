@@ -2,10 +2,13 @@
 //!
 //! The readers are in `codec::subscription`; bounds come from the constants that they check by.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::super::openapi::{Schemas, parts};
-use crate::codec::subscription::{READ_ONLY, TIMEOUT_MS};
+use crate::codec::subscription::{READ_ONLY, TIMEOUT_MS, WRITABLE};
 use crate::domain::address::EgressRule;
 use crate::domain::pattern::GLOB_BYTES_MAX;
 use crate::domain::retry::{ATTEMPTS_MAX, DELAY_MAX};
@@ -15,45 +18,42 @@ use crate::domain::subscription::{
 };
 use crate::domain::target::URL_BYTES_MAX;
 
-/// A subscription as it is shown.
-pub fn shown(schemas: &mut Schemas) -> Value {
-    parts::named(schemas, "Subscription", || {
-        object_of(shown_members(), &SHOWN)
-    })
+/// What a subscription cannot be without.
+const REQUIRED: [&str; 2] = ["tenant", "url"];
+
+/// A subscription as it is shown, which `codec::subscription::show` makes.
+pub struct Shown;
+
+impl JsonSchema for Shown {
+    fn schema_name() -> Cow<'static, str> {
+        "Subscription".into()
+    }
+
+    fn json_schema(_: &mut Schemas) -> Schema {
+        parts::field::schema(object_of_shown(shown_members()))
+    }
 }
 
 /// The same, with warnings and, where it was made just now, its secret.
 pub fn made(schemas: &mut Schemas) -> Value {
-    let secret = secret(schemas);
+    let secret = secret_made(schemas);
     parts::named(schemas, "SubscriptionWritten", || {
         let mut members = shown_members();
-        let about = "Its secret, shown this once: where it was made by this call.";
-        members.insert("secret".to_owned(), parts::about(secret, about));
+        members.insert("secret".to_owned(), secret);
         members.insert("warnings".to_owned(), warnings());
-        object_of(members, &SHOWN)
+        object_of_shown(members)
     })
 }
 
 /// What a new subscription is made of.
 pub fn written(schemas: &mut Schemas) -> Value {
-    parts::named(schemas, "NewSubscription", || {
-        let mut document = parts::document(Value::Object(written_members()));
-        document["required"] = json!(["tenant", "url"]);
-        for name in ["tenant", "url"] {
-            document["properties"][name] = written_members()[name].clone();
-        }
-        with_read_only(document)
-    })
+    parts::named(schemas, "NewSubscription", || whole(written_members()))
 }
 
 /// A merge patch of one.
 pub fn patch(schemas: &mut Schemas) -> Value {
     parts::named(schemas, "SubscriptionPatch", || {
-        let mut document = parts::document(Value::Object(written_members()));
-        for name in ["tenant", "url"] {
-            document["properties"][name] = written_members()[name].clone();
-        }
-        let mut document = with_read_only(document);
+        let mut document = document_of(written_members());
         // What is there is merged with what comes: a part will do.
         if let Some(limit) = document["properties"]["rate_limit"].as_object_mut() {
             limit.remove("required");
@@ -75,19 +75,13 @@ pub fn declared(schemas: &mut Schemas) -> Value {
         );
         members.insert("id".to_owned(), id);
         members.insert("secret".to_owned(), given_secret());
-        let mut document = parts::document(Value::Object(members));
-        document["required"] = json!(["tenant", "url"]);
-        for name in ["tenant", "url"] {
-            document["properties"][name] = written_members()[name].clone();
-        }
-        with_read_only(document)
+        whole(members)
     })
 }
 
 /// What declaring did to each.
 pub fn declarations(schemas: &mut Schemas) -> Value {
-    let secret = secret(schemas);
-    let about = "Its secret, shown this once: where it was made by this call.";
+    let secret = secret_made(schemas);
     let item = json!({
         "type": "object",
         "required": ["id", "action"],
@@ -102,7 +96,7 @@ pub fn declarations(schemas: &mut Schemas) -> Value {
                 "items": { "type": "string" },
                 "description": "In a dry run: the fields that would change.",
             },
-            "secret": parts::about(secret, about),
+            "secret": secret,
             "warnings": warnings(),
         },
     });
@@ -118,6 +112,12 @@ pub fn declarations(schemas: &mut Schemas) -> Value {
             },
         })
     })
+}
+
+/// The same, where there may be one.
+fn secret_made(schemas: &mut Schemas) -> Value {
+    let about = "Its secret, shown this once: where it was made by this call.";
+    parts::about(secret(schemas), about)
 }
 
 /// A secret as it is shown once.
@@ -144,26 +144,6 @@ pub fn secret(schemas: &mut Schemas) -> Value {
         })
     })
 }
-
-/// What is always shown; `public_key` with `ed25519` alone.
-const SHOWN: [&str; 16] = [
-    "id",
-    "tenant",
-    "url",
-    "format",
-    "description",
-    "enabled",
-    "event_types",
-    "filter",
-    "headers",
-    "rate_limit",
-    "timeout_ms",
-    "retry",
-    "signing",
-    "disabled_reason",
-    "created_at",
-    "updated_at",
-];
 
 fn shown_members() -> Map<String, Value> {
     let reasons = parts::or_null(parts::one_of(DisabledReason::ALL.map(DisabledReason::name)));
@@ -343,7 +323,20 @@ fn with_default(mut schema: Value, default: &str) -> Value {
 }
 
 /// What is shown may be written back: it is not looked at.
-fn with_read_only(mut document: Value) -> Value {
+/// A document of these members, in which what names and leads is there.
+fn whole(members: Map<String, Value>) -> Value {
+    let mut document = document_of(members);
+    document["required"] = json!(REQUIRED);
+    document
+}
+
+/// A document of these members, and of what is shown and ignored.
+fn document_of(members: Map<String, Value>) -> Value {
+    let never_null = REQUIRED.map(|name| (name, members[name].clone()));
+    let mut document = parts::document(Value::Object(members));
+    for (name, schema) in never_null {
+        document["properties"][name] = schema;
+    }
     for name in READ_ONLY {
         let members = &mut document["properties"];
         if members.get(name).is_none() {
@@ -354,8 +347,12 @@ fn with_read_only(mut document: Value) -> Value {
     document
 }
 
-fn object_of(members: Map<String, Value>, required: &[&str]) -> Value {
-    let mut schema = json!({ "type": "object", "required": required });
+/// An object that has all that is always shown: `public_key` is with `ed25519` alone, `warnings`
+/// where something was written.
+fn object_of_shown(members: Map<String, Value>) -> Value {
+    let is_always = |name: &&&str| !matches!(**name, "public_key" | "warnings");
+    let shown = WRITABLE.iter().chain(READ_ONLY).filter(is_always);
+    let mut schema = json!({ "type": "object", "required": shown.collect::<Vec<_>>() });
     schema["properties"] = members.into();
     schema
 }

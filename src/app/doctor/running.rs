@@ -15,13 +15,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// What is to be said of it.
 pub(super) async fn checks(config: &Config, globals: &Globals) -> Vec<Check> {
+    // Nobody said otherwise: where this configuration has it, with its token. That goes nowhere
+    // else.
+    let is_own = globals.api == API_DEFAULT;
+    let own = || format!("http://{}", reachable(config.http.listen));
+    let own_token = config.http.admin_token.clone().filter(|_| is_own);
     let globals = Globals {
-        api: match globals.api.as_str() {
-            // Nobody said otherwise: where this configuration has it.
-            API_DEFAULT => format!("http://{}", reachable(config.http.listen)),
-            named => named.to_owned(),
-        },
-        token: globals.token.clone().or(config.http.admin_token.clone()),
+        api: if is_own { own() } else { globals.api.clone() },
+        token: globals.token.clone().or(own_token),
         ..globals.clone()
     };
     let (api, ready) = tokio::join!(api(&globals), ready(reachable(config.ops.listen)));

@@ -45,7 +45,8 @@ pub struct Args {
 /// # Errors
 /// When the file cannot be read, or the API cannot be asked or says no.
 pub async fn apply(client: &ApiClient, as_json: bool, args: &Args) -> Result<(), CliError> {
-    let items = read_items(&args.file, &args::read_input(&args.file).await?)?;
+    let text = args::read_input(&args.file).await?;
+    let items = read_items(&args.file, &text, args.prune)?;
     let pruned = pruned(args, &items)?;
     if items.is_empty() {
         output::note(&format!("{}: no subscriptions", args.file.display()));

@@ -17,11 +17,12 @@ const YAML_DEPTH_MAX: usize = 126;
 const YAML_NODES_MAX: usize = 10_000_000;
 
 /// The subscriptions of a file: an array, an object with `items`, one subscription, or several of
-/// these one after the other, as JSON lines and YAML documents are.
+/// these one after the other, as JSON lines and YAML documents are. Where it has to be the whole
+/// list, one page of a list is refused.
 ///
 /// # Errors
 /// [`CliError::Usage`] with what is wrong and where.
-pub fn read_items(file: &Path, text: &[u8]) -> Result<Vec<Value>, CliError> {
+pub fn read_items(file: &Path, text: &[u8], is_whole: bool) -> Result<Vec<Value>, CliError> {
     let wrong = |problem: String| CliError::Usage(format!("{}: {problem}", file.display()));
     let documents = match is_yaml(file, text) {
         true => yaml(text),
@@ -31,6 +32,13 @@ pub fn read_items(file: &Path, text: &[u8]) -> Result<Vec<Value>, CliError> {
     for document in documents.map_err(wrong)? {
         match document {
             Value::Array(several) => items.extend(several),
+            Value::Object(document)
+                if is_whole && document.get("next").is_some_and(Value::is_string) =>
+            {
+                let problem = "has `next`: it is one page of a list, and what is on the others would be \
+                               deleted (`carillon subscriptions list --json` gives all)";
+                return Err(wrong(problem.to_owned()));
+            }
             Value::Object(mut document) => match document.remove("items") {
                 Some(Value::Array(several)) => items.extend(several),
                 Some(_) => return Err(wrong("`items` must be an array".to_owned())),
@@ -172,7 +180,7 @@ mod tests {
     use crate::domain::retry::Exponential;
 
     fn read(file: &str, text: &str) -> Result<Vec<Value>, CliError> {
-        read_items(Path::new(file), text.as_bytes())
+        read_items(Path::new(file), text.as_bytes(), true)
     }
 
     #[test]
@@ -208,6 +216,7 @@ mod tests {
             ("subs.json", "[", "must be JSON"),
             ("subs.json", "5", "objects"),
             ("subs.json", r#"{"items":{}}"#, "`items`"),
+            ("subs.json", r#"{"items":[],"next":"sub_9"}"#, "one page"),
             ("subs.json", r#"{"id":"sub_1"} nonsense"#, "must be JSON"),
             ("subs.json", r#"{"url":"a","url":"b"}"#, "`url`"),
             ("subs.json", "- id: sub_1", "must be JSON"),

@@ -39,6 +39,11 @@ pub fn pruned(args: &Args, items: &[Value]) -> Result<BTreeSet<String>, CliError
         return Ok(BTreeSet::new());
     }
     let usage = |text: String| Err(CliError::Usage(text));
+    if items.is_empty() {
+        let text = "--prune: the file has no subscriptions, so all would be deleted; for that there \
+                    is `carillon subscriptions delete`. Nothing was changed.";
+        return usage(text.to_owned());
+    }
     if let Some(n) = items.iter().position(|item| !item["id"].is_string()) {
         let url = text_of(&items[n], "url");
         return usage(format!(
@@ -52,9 +57,8 @@ pub fn pruned(args: &Args, items: &[Value]) -> Result<BTreeSet<String>, CliError
         true => items.iter().map(|item| text_of(item, "tenant")).collect(),
         false => args.tenants.iter().cloned().collect(),
     };
-    if named.is_empty() {
-        let text = "--prune: the file names no tenant; name those to be pruned with --tenant";
-        return usage(text.to_owned());
+    if named.iter().any(String::is_empty) {
+        return usage("--prune: a tenant has no name. Nothing was changed.".to_owned());
     }
     Ok(named)
 }
@@ -106,14 +110,16 @@ impl Plan {
         let (mut there, mut deleted) = (HashMap::new(), Vec::new());
         for tenant in tenants {
             let is_pruned = pruned.contains(&tenant);
-            let query = [("tenant", Some(tenant))];
+            let query = [("tenant", Some(tenant.clone()))];
             let mut page = client.list(&["subscriptions"], &query, None).await?;
             let Value::Array(found) = page["items"].take() else {
                 continue;
             };
             for one in found {
                 let id = text_of(&one, "id");
-                if is_pruned && !named.contains(&id) {
+                // Whatever the API lists: another tenant's is not meant.
+                let is_meant = is_pruned && text_of(&one, "tenant") == tenant;
+                if is_meant && !named.contains(&id) {
                     deleted.push(one);
                 } else if updated.contains(&id) {
                     there.insert(id, one);
@@ -259,10 +265,16 @@ mod tests {
         assert_eq!(named(false, &[], &items).unwrap(), "");
         assert_eq!(named(true, &[], &items).unwrap(), "a,b");
         assert_eq!(named(true, &["b"], &items).unwrap(), "b");
-        assert_eq!(named(true, &["c"], &[]).unwrap(), "c");
+        assert_eq!(named(true, &["c"], &items).unwrap(), "c");
         let nameless = [items[0].clone(), json!({"tenant": "a", "url": "http://x"})];
-        for (items, part) in [(&nameless[..], "number 2 (http://x)"), (&[], "--tenant")] {
-            let error = named(true, &[], items).unwrap_err();
+        for (tenants, items, part) in [
+            (&[][..], &nameless[..], "number 2 (http://x)"),
+            (&[], &[], "no subscriptions"),
+            (&["acme"], &[], "no subscriptions"),
+            (&[""], &items, "no name"),
+            (&["acme", ""], &items, "no name"),
+        ] {
+            let error = named(true, tenants, items).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(part), "{error}");
         }
