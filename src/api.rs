@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use axum::Router;
 use http::header::{self, HeaderName, HeaderValue};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -73,8 +74,9 @@ pub trait Insight: Send + Sync {
     /// The lane of an endpoint; `None` when it had no traffic of late.
     fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState>;
 
-    /// How many attempts there have been, and when there are more.
-    fn attempts(&self) -> watch::Receiver<u64>;
+    /// How many attempts there have been, of all or of what belongs to `tenant`, for who waits for
+    /// more; `None` when too many do.
+    fn attempts(&self, tenant: Option<&TenantId>) -> Option<watch::Receiver<u64>>;
 
     /// Messages in each queue.
     ///
@@ -109,6 +111,8 @@ pub struct ApiContext {
     pub gate: Gate,
     /// The origins whose pages may show the console in a frame.
     pub embed_in: Vec<String>,
+    /// Cancelled when no more requests are taken: what would go on has to end.
+    pub stopping: CancellationToken,
 }
 
 /// The state of every handler.

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::Gate;
 use crate::api::ops::Operations;
@@ -44,6 +45,7 @@ pub struct Carillon {
     api: Listener,
     ops: Listener,
     draining: Arc<AtomicBool>,
+    stopping: CancellationToken,
     _halt: HaltOnDrop,
 }
 
@@ -71,6 +73,7 @@ impl Carillon {
         let settings = pipeline_settings(config);
         let pipeline = Pipeline::start(ports.clone(), settings, telemetry.clone());
         let draining = Arc::new(AtomicBool::new(false));
+        let stopping = CancellationToken::new();
         let door = Door {
             pipeline: pipeline.clone(),
             telemetry,
@@ -91,6 +94,7 @@ impl Carillon {
             egress: config.egress_rules(),
             encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
+            stopping: stopping.clone(),
             embed_in: config
                 .http
                 .embed_in
@@ -105,6 +109,7 @@ impl Carillon {
             api: Listener::serve(api, api::router(Arc::new(context)), HEAD_WITHIN)?,
             ops: Listener::serve(ops, api::ops::router(door), HEAD_WITHIN)?,
             draining,
+            stopping,
             _halt: halt,
         })
     }
@@ -123,6 +128,7 @@ impl Carillon {
     /// requests ended within `shutdown.grace`; what did not is sent after the next start.
     pub async fn stop(self) -> bool {
         self.draining.store(true, Ordering::Release);
+        self.stopping.cancel();
         self.api.stop().await;
         let ended = self.pipeline.drain(self.grace).await;
         self.ops.stop().await;
@@ -219,8 +225,8 @@ impl Insight for Door {
         self.pipeline.lane(endpoint)
     }
 
-    fn attempts(&self) -> watch::Receiver<u64> {
-        self.pipeline.context().lately.count()
+    fn attempts(&self, tenant: Option<&TenantId>) -> Option<watch::Receiver<u64>> {
+        self.pipeline.context().lately.listen(tenant)
     }
 
     async fn queues(&self) -> Result<Vec<(&'static str, u64)>, String> {

@@ -29,6 +29,7 @@ const PARAMETERS: &[&str] = &[
     "since",
     "limit",
     "cursor",
+    "body_bytes",
 ];
 
 /// One request of a delivery: what was sent, what came back, and what follows.
@@ -89,7 +90,7 @@ pub struct AttemptShown {
 struct RequestShown {
     /// Its body; what is not UTF-8 is replaced.
     body: String,
-    /// Whether only the beginning of the body was kept (`audit.body_bytes`).
+    /// Whether only the beginning of the body was kept (`audit.body_bytes`), or asked for.
     body_cut: bool,
     /// Its headers, names in lower case.
     headers: BTreeMap<String, String>,
@@ -103,7 +104,7 @@ struct RequestShown {
 struct ResponseShown {
     /// The first 16 KiB of its body; what is not UTF-8 is replaced.
     body: String,
-    /// Whether the body went on, or broke off.
+    /// Whether the body went on, broke off, or was not asked for whole.
     body_cut: bool,
     /// Its headers, names in lower case.
     headers: BTreeMap<String, String>,
@@ -141,7 +142,7 @@ pub async fn list(
     query: Query,
 ) -> Result<Json<List<AttemptShown>>, Problem> {
     let query = query.only(PARAMETERS)?;
-    let limit = query.limit()?;
+    let (limit, body_bytes) = (query.limit()?, query.body_bytes()?);
     let outcome = |text: &str| match text {
         "delivered" => Some(true),
         "failed" => Some(false),
@@ -167,13 +168,13 @@ pub async fn list(
     let next = found.last().filter(|_| more);
     let next = next.map(|(position, _)| position.to_string());
     let items = found.iter();
-    let items = items.map(|(position, attempt)| show(*position, attempt));
+    let items = items.map(|(position, attempt)| show(*position, attempt, body_bytes));
     let items = items.collect();
     Ok(Json(List { items, next }))
 }
 
-/// One attempt as the API shows it.
-pub fn show(position: u64, attempt: &Attempt) -> AttemptShown {
+/// One attempt as the API shows it, with at most `body_bytes` of each body.
+pub fn show(position: u64, attempt: &Attempt, body_bytes: usize) -> AttemptShown {
     let request = &attempt.request;
     let response = attempt.response.as_ref();
     let timing = &attempt.timing;
@@ -191,14 +192,14 @@ pub fn show(position: u64, attempt: &Attempt) -> AttemptShown {
         reason: attempt.reason.map(Reason::code),
         redrives: attempt.redrives,
         request: RequestShown {
-            body: String::from_utf8_lossy(&request.body).into_owned(),
-            body_cut: request.body_cut,
+            body: text_of(&request.body, body_bytes),
+            body_cut: request.body_cut || request.body.len() > body_bytes,
             headers: headers(&request.headers),
             url: request.url.clone(),
         },
         response: response.map(|response| ResponseShown {
-            body: String::from_utf8_lossy(&response.body).into_owned(),
-            body_cut: response.body_cut,
+            body: text_of(&response.body, body_bytes),
+            body_cut: response.body_cut || response.body.len() > body_bytes,
             headers: headers(&response.headers),
             status: response.status,
         }),
@@ -213,6 +214,16 @@ pub fn show(position: u64, attempt: &Attempt) -> AttemptShown {
             total_ms: millis(timing.total),
         },
     }
+}
+
+/// The beginning of a body as text; a character that does not fit whole is left out.
+fn text_of(body: &[u8], most: usize) -> String {
+    let beginning = body.get(..most).unwrap_or(body);
+    let mut text = String::from_utf8_lossy(beginning).into_owned();
+    if beginning.len() < body.len() {
+        text.truncate(text.trim_end_matches('\u{fffd}').len());
+    }
+    text
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -249,6 +260,7 @@ pub fn describe_list(schemas: &mut Schemas) -> Operation {
         .query("since", "Not made before then.", parts::time())
         .query("limit", "How many at most.", parts::limit())
         .query("cursor", "The `next` of the page before.", parts::number_cursor())
+        .query("body_bytes", "How much of each body at most; `body_cut` says where there is more.", parts::body_bytes())
         .answers(
             200,
             "A page of attempts.",

@@ -136,7 +136,8 @@ pub async fn authenticate(
         return next.run(request).await;
     }
     let admitted = match request.extensions().get::<Inside>() {
-        Some(Inside(caller)) => access.check(caller.clone()),
+        // Whoever was let in before has taken the request then.
+        Some(Inside(caller)) => access.check(caller.clone()).map(|caller| (None, caller)),
         None => {
             let knock = Knock {
                 method: request.method(),
@@ -144,11 +145,11 @@ pub async fn authenticate(
                 headers: request.headers(),
                 peer: peer_of(request.extensions()),
             };
-            api.gate.admit(&knock, access, api.ports.clock.now())
+            let admitted = api.gate.admit(&knock, access, api.ports.clock.now());
+            admitted.and_then(|caller| Ok((api.gate.take(&caller)?, caller)))
         }
     };
-    let taken = admitted.and_then(|caller| Ok((api.gate.take(&caller)?, caller)));
-    match taken {
+    match admitted {
         Ok((_under_way, caller)) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -158,7 +159,7 @@ pub async fn authenticate(
 }
 
 /// Where a request comes from.
-fn peer_of(extensions: &http::Extensions) -> IpAddr {
+pub(super) fn peer_of(extensions: &http::Extensions) -> IpAddr {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip())
 }
@@ -207,7 +208,10 @@ impl Gate {
     }
 
     /// Takes a request of the caller, under way as long as what is returned is held.
-    fn take(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
+    ///
+    /// # Errors
+    /// [`Problem`]: 429 when a tenant asks too fast, or too much at once.
+    pub fn take(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
         match caller {
             Caller::Admin => Ok(None),
             Caller::Tenant(tenant) => self.rates.take(tenant).map(Some).map_err(limited),

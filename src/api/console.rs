@@ -9,6 +9,7 @@ mod assets;
 mod attempts;
 mod calls;
 mod dead_letters;
+mod deliveries;
 mod form;
 mod live;
 mod overview;
@@ -16,6 +17,7 @@ mod page;
 mod publish;
 mod quarantine;
 mod sign_in;
+mod subscription_form;
 mod subscriptions;
 mod view;
 mod visitor;
@@ -23,26 +25,29 @@ mod visitor;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post};
 use http::HeaderValue;
 use http::header::{self, HeaderName};
-use tokio::sync::Semaphore;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::auth::Caller;
 use super::{Api, routes};
 
-/// Largest form: an event that is tried out.
-const FORM_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Pages that are told of news at the same time.
-const LISTENERS_MAX: usize = 200;
+/// Largest form, but for an event that is tried out.
+const FORM_BYTES_MAX: usize = 1024 * 1024;
+/// Largest form of someone who is not signed in.
+const SIGN_IN_BYTES_MAX: usize = 8 * 1024;
 
 /// What every page needs.
 pub struct Console {
     api: Api,
     /// The API, for what this process asks of itself.
     routes: Router,
-    listeners: Arc<Semaphore>,
+    /// What a browser may do with a page: that may be shown in a frame, and that may not.
+    policies: [HeaderValue; 2],
 }
 
 type Pages = Arc<Console>;
@@ -53,33 +58,51 @@ pub fn router(api: &Api) -> Router<Api> {
     let pages = Arc::new(Console {
         api: Arc::clone(api),
         routes: routes::router(api).with_state(Arc::clone(api)),
-        listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
+        policies: [policy(&api.embed_in), policy(&[])],
     });
+    let at_most = DefaultBodyLimit::max;
+    // In a form, a byte takes up to three.
+    let event_bytes_max = api.event_bytes_max.saturating_mul(3).saturating_add(FORM_BYTES_MAX);
     Router::new()
         .route("/", get(overview::show))
-        .route("/sign-in", get(sign_in::show).post(sign_in::enter))
-        .route("/sign-out", post(sign_in::leave))
         .route("/subscriptions", get(subscriptions::list))
-        .route("/subscriptions/new", get(subscriptions::new).post(subscriptions::create))
+        .route("/subscriptions/new", get(subscription_form::new).post(subscription_form::create))
         .route("/subscriptions/{id}", get(subscriptions::show).post(subscriptions::act))
-        .route("/subscriptions/{id}/edit", get(subscriptions::edit).post(subscriptions::change))
+        .route("/subscriptions/{id}/edit", get(subscription_form::edit).post(subscription_form::change))
         .route("/attempts", get(attempts::list))
-        .route("/deliveries/{id}", get(attempts::delivery).post(attempts::redeliver))
+        .route("/deliveries/{id}", get(deliveries::show).post(deliveries::redeliver))
         .route("/dead-letters", get(dead_letters::list).post(dead_letters::act))
         .route("/quarantine", get(quarantine::list).post(quarantine::act))
-        .route("/publish", get(publish::show).post(publish::act))
+        .layer(at_most(FORM_BYTES_MAX))
+        .route("/publish", get(publish::show).post(publish::act).layer(at_most(event_bytes_max)))
+        .route("/sign-in", get(sign_in::show).post(sign_in::enter).layer(at_most(SIGN_IN_BYTES_MAX)))
+        .route("/sign-out", post(sign_in::leave))
         .route("/live", get(live::listen))
         .route("/assets/{name}", get(assets::show))
-        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&pages), with_policy))
         .layer(SetResponseHeaderLayer::if_not_present(
-            header::CONTENT_SECURITY_POLICY,
-            policy(&api.embed_in),
+            // Within the console a form says where it comes from; elsewhere nothing is told.
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("same-origin"),
         ))
         .layer(SetResponseHeaderLayer::if_not_present(
             HeaderName::from_static("permissions-policy"),
             HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=()"),
         ))
         .with_state(pages)
+}
+
+/// Says what a browser may do with the page. What the admin can do is in no frame: a page around
+/// it could have it clicked without being seen.
+async fn with_policy(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let now = pages.api.ports.clock.now();
+    let is_admin = pages.api.gate.looks(request.headers(), now) == Some(Caller::Admin);
+    let [framed, alone] = &pages.policies;
+    let policy = if is_admin { alone } else { framed };
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    response
 }
 
 /// What a browser may do with a page (Content Security Policy 3): use what comes from here, run

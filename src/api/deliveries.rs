@@ -10,7 +10,7 @@ use serde_json::json;
 use super::attempts::AttemptShown;
 use super::auth::Caller;
 use super::dead_letters::DeadLetterShown;
-use super::extract::{DeliveryPath, Document};
+use super::extract::{DeliveryPath, Document, Query};
 use super::openapi::{Operation, Schemas, parts};
 use super::problem::{Code, Problem};
 use super::{Api, attempts, dead_letters};
@@ -85,7 +85,9 @@ pub async fn show(
     State(api): State<Api>,
     caller: Caller,
     DeliveryPath(id): DeliveryPath,
+    query: Query,
 ) -> Result<Json<DeliveryShown>, Problem> {
+    let body_bytes = query.only(&["body_bytes"])?.body_bytes()?;
     let attempts = attempts_of(&api, &caller, &id, ATTEMPTS_SHOWN).await?;
     let newest = attempts.first().map(|(_, attempt)| attempt);
     // To look for one costs a broker a walk through its queue; what arrived is none.
@@ -119,7 +121,7 @@ pub async fn show(
     };
     let next_at = newest.and_then(|attempt| attempt.next_at);
     let shown = attempts.iter();
-    let shown = shown.map(|(position, attempt)| attempts::show(*position, attempt));
+    let shown = shown.map(|(position, attempt)| attempts::show(*position, attempt, body_bytes));
     Ok(Json(DeliveryShown {
         attempts: shown.collect(),
         dead_letter: letter.as_ref().map(dead_letters::show),
@@ -266,6 +268,11 @@ pub fn describe_show(schemas: &mut Schemas) -> Operation {
     )
     .about("Its state, and its attempts as far as the audit log has them.")
     .of("id", "The delivery.", parts::delivery_id(), parts::DELIVERY)
+    .query(
+        "body_bytes",
+        "How much of each body at most.",
+        parts::body_bytes(),
+    )
     .answers(
         200,
         "The delivery.",

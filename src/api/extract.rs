@@ -21,6 +21,9 @@ use crate::domain::timestamp::UnixMillis;
 /// How long a body may take: then its sender is slow on purpose.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Most of a recorded body that can be asked for: more than is ever kept of one.
+pub const BODY_BYTES_MAX: usize = 1 << 30;
+
 /// A body of raw bytes, no longer than its route allows.
 pub struct Body(pub Bytes);
 
@@ -268,6 +271,17 @@ impl Query {
         let read = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
         let limit = self.parsed("limit", "a number from 1 to 1000", read)?;
         Ok(limit.unwrap_or(100))
+    }
+
+    /// `body_bytes`: how much of each body is shown at most, all of it when absent.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn body_bytes(&self) -> Result<usize, Problem> {
+        let read = |text: &str| text.parse().ok().filter(|n| *n <= BODY_BYTES_MAX);
+        let expected = format!("a number of bytes, at most {BODY_BYTES_MAX}");
+        let most = self.parsed("body_bytes", &expected, read)?;
+        Ok(most.unwrap_or(BODY_BYTES_MAX))
     }
 
     /// `tenant`

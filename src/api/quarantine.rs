@@ -33,6 +33,8 @@ pub struct QuarantinedShown {
     /// Its body in base64.
     #[schemars(extend("contentEncoding" = "base64"))]
     body_base64: String,
+    /// Whether the body is longer than was asked for.
+    body_cut: bool,
     /// The content type that it came with.
     content_type: Option<String>,
     /// What is wrong with it, and what to do.
@@ -74,9 +76,12 @@ pub async fn list(
     State(api): State<Api>,
     query: Query,
 ) -> Result<Json<List<QuarantinedShown>>, Problem> {
-    let limit = query.only(&["limit"])?.limit()?;
+    let query = query.only(&["limit", "body_bytes"])?;
+    let (limit, body_bytes) = (query.limit()?, query.body_bytes()?);
     let found = api.ports.quarantine.list(limit).await?;
-    let items = found.iter().map(|(id, item)| show(id, item)).collect();
+    let items = found.iter();
+    let items = items.map(|(id, item)| show(id, item, body_bytes));
+    let items = items.collect();
     Ok(Json(List { items, next: None }))
 }
 
@@ -132,13 +137,20 @@ fn read(document: &Document) -> Result<QuarantineQuery, FieldFault> {
     Ok(query)
 }
 
-/// Bodies that are not UTF-8 are shown in base64 alone.
-fn show(id: &str, item: &Quarantined) -> QuarantinedShown {
+/// At most `body_bytes` of its body; one that is not UTF-8 is shown in base64 alone.
+fn show(id: &str, item: &Quarantined, body_bytes: usize) -> QuarantinedShown {
     let message = &item.message;
-    let text = std::str::from_utf8(&message.body);
+    let text = std::str::from_utf8(&message.body).ok();
+    let shown = match text {
+        Some(text) => text.floor_char_boundary(body_bytes),
+        None => message.body.len().min(body_bytes),
+    };
     QuarantinedShown {
-        body: text.ok().map(ToOwned::to_owned),
-        body_base64: BASE64.encode(&message.body),
+        body: text
+            .and_then(|text| text.get(..shown))
+            .map(ToOwned::to_owned),
+        body_base64: BASE64.encode(message.body.get(..shown).unwrap_or_default()),
+        body_cut: shown < message.body.len(),
         content_type: message.content_type.clone(),
         error: item.fault.sentence.clone(),
         field: item.fault.field.clone(),
@@ -168,6 +180,7 @@ pub fn describe_list(schemas: &mut Schemas) -> Operation {
     let example = json!({
         "body": "{\"id\":\"scan-4711\"}",
         "body_base64": BASE64.encode("{\"id\":\"scan-4711\"}"),
+        "body_cut": false,
         "content_type": "application/json",
         "error": "`type` is missing: an event of this kind needs a string there",
         "field": "type",
@@ -182,6 +195,11 @@ pub fn describe_list(schemas: &mut Schemas) -> Operation {
         "List what is in quarantine, oldest first",
     )
     .query("limit", "How many at most.", parts::limit())
+    .query(
+        "body_bytes",
+        "How much of each body at most.",
+        parts::body_bytes(),
+    )
     .answers(
         200,
         "The oldest.",

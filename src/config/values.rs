@@ -290,6 +290,16 @@ impl Item for IpNet {
 pub struct PageOrigin(String);
 
 impl PageOrigin {
+    /// An origin; a slash behind it is no part of it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok();
+        let origin = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let origin = origin.map(|url| url.origin().ascii_serialization());
+        // With a path, or anything else behind it, it is more than an origin.
+        let origin = origin.filter(|origin| text.trim_end_matches('/') == origin);
+        origin.map(Self)
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -304,13 +314,7 @@ impl Kind for PageOrigin {
     }
 
     fn read(value: &Value) -> Result<Self, Problem> {
-        let text = text::<Self>(value)?;
-        let url = Url::parse(text).ok();
-        let origin = url.filter(|url| matches!(url.scheme(), "http" | "https"));
-        let origin = origin.map(|url| url.origin().ascii_serialization());
-        // With a path, or anything else behind it, it is more than an origin.
-        let origin = origin.filter(|origin| text.trim_end_matches('/') == origin);
-        origin.map(Self).ok_or_else(|| wrong::<Self>(value))
+        Self::parse(text::<Self>(value)?).ok_or_else(|| wrong::<Self>(value))
     }
 
     fn show(&self) -> Option<String> {

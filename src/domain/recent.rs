@@ -111,16 +111,15 @@ impl Activity {
         self.last = self.last.max(minute);
     }
 
-    /// The minutes up to `minute`, the oldest first.
-    fn up_to(&self, minute: i64) -> [Minute; MINUTES] {
-        let mut now = self.clone();
-        now.go_on(minute);
-        std::array::from_fn(|n| {
-            let n = i64::try_from(n + 1).unwrap_or(0);
-            now.minutes
-                .get(place(now.last + n))
-                .copied()
-                .unwrap_or_default()
+    /// The minutes up to `minute` that are kept, each with its place among the last, the oldest
+    /// first. Nothing is copied: all endpoints are looked at while attempts wait to be counted.
+    fn up_to(&self, minute: i64) -> impl Iterator<Item = (usize, &Minute)> {
+        let kept = i64::try_from(MINUTES).unwrap_or(i64::MAX);
+        let first = minute.max(self.last) - kept + 1;
+        let counted = first.max(self.last - kept + 1)..=self.last;
+        counted.filter_map(move |minute| {
+            let age = usize::try_from(minute - first).ok()?;
+            Some((age, self.minutes.get(place(minute))?))
         })
     }
 }
@@ -132,8 +131,11 @@ fn place(minute: i64) -> usize {
 }
 
 impl Recent {
-    /// Counts an attempt that ended at `now`.
+    /// Counts an attempt that ended at `now`; those of the Test action say nothing of deliveries.
     pub fn note(&mut self, attempt: &Attempt, now: UnixMillis) {
+        if attempt.test {
+            return;
+        }
         let minute = now.0.div_euclid(MINUTE_MS);
         let failed = attempt.reason.is_some();
         let one = Minute {
@@ -168,22 +170,26 @@ impl Recent {
     pub fn summary(&self, tenant: Option<&TenantId>, now: UnixMillis, worst_max: usize) -> Summary {
         let minute = now.0.div_euclid(MINUTE_MS);
         let mut minutes = [Minute::default(); MINUTES];
+        let mut add = |activity: &Activity| {
+            for (place, one) in activity.up_to(minute) {
+                if let Some(sum) = minutes.get_mut(place) {
+                    sum.add(one);
+                }
+            }
+        };
         if tenant.is_none() {
-            minutes = self.all.up_to(minute);
+            add(&self.all);
         }
         let mut worst = Vec::new();
         let is_wanted =
             |endpoint: &Endpoint| tenant.is_none() || endpoint.tenant.as_ref() == tenant;
         for (id, endpoint) in self.endpoints.iter().filter(|(_, one)| is_wanted(one)) {
-            let own = endpoint.activity.up_to(minute);
-            let mut sum = Minute::default();
-            own.iter().for_each(|minute| sum.add(minute));
             if tenant.is_some() {
-                minutes
-                    .iter_mut()
-                    .zip(&own)
-                    .for_each(|(all, own)| all.add(own));
+                add(&endpoint.activity);
             }
+            let mut sum = Minute::default();
+            let own = endpoint.activity.up_to(minute);
+            own.for_each(|(_, minute)| sum.add(minute));
             if sum.failed > 0 {
                 worst.push((id.clone(), sum));
             }
@@ -201,7 +207,7 @@ impl Recent {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -209,7 +215,8 @@ mod tests {
     use crate::domain::id::{DeliveryId, EventId, EventType};
     use crate::domain::outcome::Reason;
 
-    fn attempt(subscription: &str, tenant: &str, failed: bool) -> Attempt {
+    /// An attempt of nothing in particular.
+    pub(crate) fn attempt(subscription: &str, tenant: &str, failed: bool) -> Attempt {
         Attempt {
             delivery: DeliveryId::parse("msg_1").unwrap(),
             number: 1,

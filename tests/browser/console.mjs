@@ -47,6 +47,8 @@ test("a customer sets up a Leicbit webhook, tests it and sees an event arrive", 
   await page.getByRole("button", { name: "Test" }).click();
   await page.getByText("Test delivered").waitFor();
   await page.getByRole("button", { name: "Disable" }).click();
+  await page.getByRole("heading", { name: "Disable this subscription?" }).waitFor();
+  await page.getByRole("button", { name: "Disable" }).click();
   await page.getByText("It is disabled").waitFor();
   await page.getByRole("button", { name: "Enable" }).click();
   await page.getByText("It is enabled").waitFor();
@@ -65,7 +67,7 @@ test("a customer sets up a Leicbit webhook, tests it and sees an event arrive", 
   await page.bringToFront();
   await page.getByText("live-1").waitFor();
   await page.getByRole("link", { name: "demo.happened" }).first().click();
-  await page.getByText("x-leicbit-signature").waitFor();
+  await page.getByText("x-leicbit-signature", { exact: true }).waitFor();
   await page.getByText("As a curl command").click();
   assert.match(await page.locator("pre[id^=curl]").innerText(), /^curl -sS -X POST 'https/);
   await page.getByRole("button", { name: "Redeliver" }).click();
@@ -103,6 +105,8 @@ test("an operator finds what was given up, and sends it again once it is mended"
   stage.mended = true;
   await page.getByText("1 matches").waitFor();
   await page.getByRole("button", { name: "Send it again" }).click();
+  await page.getByRole("heading", { name: /^Send 1 again/ }).waitFor();
+  await page.getByRole("button", { name: "Send again" }).click();
   await page.getByText("1 dead letter is sent again.").waitFor();
   await page.goto(`${stage.base}/attempts?subscription=${id}&outcome=delivered`);
   await page.getByText("lost-1").waitFor();
@@ -130,12 +134,95 @@ test("a tenant comes with a token in the fragment, and sees nothing of another",
   await page.context().close();
 });
 
+test("a form takes away what it has no more, and keeps what nobody touched", async () => {
+  const made = {
+    tenant: "acme", url: `${stage.plain}/edited`, description: "Edited", headers: { "x-a": "1", "x-b": "2" },
+    filter: { data: { severity: ["high"], kind: ["leak"] } }, retry: { max_attempts: 3 },
+  };
+  const { id } = await stage.api("POST", "/v1/subscriptions", made);
+  const page = await stage.signedIn();
+  await page.goto(`${stage.base}/subscriptions/${id}/edit`);
+  await page.getByLabel("Filter").fill('{"data": {"kind": ["leak"]}}');
+  await page.getByText("More: headers").click();
+  await page.getByLabel("Headers").fill("x-b: 2");
+  await page.getByLabel("Retry").fill("{");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("alert").getByText("must be JSON").waitFor();
+  assert.equal(await page.getByLabel("Headers").inputValue(), "x-b: 2");
+  await page.getByLabel("Retry").fill("");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("It is saved.").waitFor();
+  assert.equal(new URL(page.url()).pathname, `/subscriptions/${id}`);
+  const now = await stage.api("GET", `/v1/subscriptions/${id}`);
+  assert.deepEqual(
+    [now.filter, now.headers, now.retry, now.description],
+    [{ data: { kind: ["leak"] } }, { "x-b": "2" }, null, "Edited"],
+  );
+  await page.context().close();
+});
+
+test("whoever is not signed in any more loses nothing that was typed", async () => {
+  const page = await stage.signedIn();
+  await page.goto(`${stage.base}/publish`);
+  await page.getByLabel("Event (JSON)").fill('{"type": "demo.kept", "tenant": "acme", "data": {}}');
+  const cookies = await page.context().cookies();
+  await page.context().clearCookies();
+  await page.getByRole("button", { name: "Publish" }).click();
+  await page.getByText("You are not signed in any more").waitFor();
+  await page.context().addCookies(cookies);
+  await page.getByRole("button", { name: "Publish" }).click();
+  await page.getByText("Published as console-").waitFor();
+  await page.context().close();
+});
+
+test("a tenant's console is shown in the frame of a page that may, the admin's in none", async () => {
+  const { token } = await stage.api("POST", "/v1/tenants/acme/tokens", { ttl: "1h" });
+  const page = await stage.visitor();
+  const framed = encodeURIComponent(`${stage.base}/subscriptions#token=${token}`);
+  await page.goto(`${stage.portal}/?show=${framed}`);
+  const frame = page.frameLocator("iframe");
+  await frame.getByRole("link", { name: "Our SOC" }).click();
+  await frame.getByRole("heading", { name: "Our SOC" }).waitFor();
+  await page.context().close();
+  // What a browser says when it shows no frame is what is wanted here.
+  const admin = await stage.signedIn();
+  admin.removeAllListeners("console");
+  const refused = admin.waitForEvent("console", (message) => /frame-ancestors/.test(message.text()));
+  await admin.goto(`${stage.portal}/?show=${encodeURIComponent(stage.base)}`);
+  await refused;
+  await admin.context().close();
+});
+
+test("a link signs in to the console's own pages alone, and nobody who is signed in unasked", async () => {
+  const { token } = await stage.api("POST", "/v1/tenants/acme/tokens", { ttl: "1h" });
+  const page = await stage.visitor();
+  await page.goto(`${stage.base}/sign-in?to=${encodeURIComponent("//127.0.0.2:9/")}#token=${token}`);
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+  assert.equal(page.url(), `${stage.base}/`);
+  await page.goto(`${stage.base}/sign-in#token=ct_wrong`);
+  await page.getByText("the token is not valid").waitFor();
+  await page.context().close();
+  const admin = await stage.signedIn();
+  admin.removeAllListeners("dialog");
+  const asked = admin.waitForEvent("dialog");
+  const going = admin.goto(`${stage.base}/attempts#token=${token}`);
+  await (await asked).dismiss();
+  await going;
+  await admin.getByText("admin", { exact: true }).waitFor();
+  await admin.context().close();
+});
+
 test("without script, everything can be read and done", async () => {
   const page = await stage.signedIn({ javaScriptEnabled: false });
   await page.getByRole("link", { name: "Subscriptions" }).click();
   await page.getByRole("link", { name: "Our SOC" }).click();
   await page.getByRole("button", { name: "Test" }).click();
   await page.getByText("Test delivered").waitFor();
+  await page.getByRole("button", { name: "Disable" }).click();
+  await page.getByRole("button", { name: "Disable" }).click();
+  await page.getByText("It is disabled").waitFor();
+  await page.getByRole("button", { name: "Enable" }).click();
+  await page.getByText("It is enabled").waitFor();
   await page.getByRole("link", { name: "Attempts", exact: true }).click();
   await page.getByRole("link", { name: "demo.happened" }).first().click();
   await page.getByText("webhook-id").first().waitFor();

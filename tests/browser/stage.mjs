@@ -63,11 +63,18 @@ export class Stage {
     this.#ends.push(tls.stop);
     this.secure = tls.match[1];
     await this.#endpoint();
+    // A page of somebody else's that shows the console in a frame.
+    this.portal = await this.#serve((request, response) => {
+      const to = new URL(request.url, this.portal).searchParams.get("show");
+      response.setHeader("content-type", "text/html");
+      response.end(`<!DOCTYPE html><title>Portal</title><iframe title="webhooks" src="${to}"></iframe>`);
+    });
     const config = join(this.folder, "carillon.toml");
     await writeFile(config, `
 [http]
 listen = "127.0.0.1:0"
 admin_token = "${ADMIN}"
+embed_in = ["${this.portal}"]
 [ops]
 listen = "127.0.0.1:0"
 [embedded]
@@ -89,20 +96,25 @@ log = "json"
   // An endpoint that answers 500 until it is mended.
   async #endpoint() {
     this.mended = false;
-    const server = createServer((request, response) => {
+    this.plain = await this.#serve((request, response) => {
       request.resume();
       request.on("end", () => {
         response.statusCode = this.mended ? 200 : 500;
         response.end(this.mended ? "thank you" : "out of order");
       });
     });
+  }
+
+  // A server on a free port; resolves with its address.
+  async #serve(answer) {
+    const server = createServer(answer);
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     this.#ends.push(() => new Promise((resolve) => {
       server.closeAllConnections();
       server.close(resolve);
     }));
-    this.plain = `http://127.0.0.1:${server.address().port}`;
+    return `http://127.0.0.1:${server.address().port}`;
   }
 
   async clear() {

@@ -25,6 +25,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::harness::{Api, Dispatcher, Setup, TENANT, event};
@@ -369,8 +370,8 @@ impl Insight for NoTester {
         None
     }
 
-    fn attempts(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
+    fn attempts(&self, _: Option<&TenantId>) -> Option<watch::Receiver<u64>> {
+        None
     }
 
     async fn queues(&self) -> Result<Vec<(&'static str, u64)>, String> {
@@ -435,6 +436,7 @@ fn over_a_loss(setup: &Setup, down: bool) -> axum::Router {
         tester: Arc::new(NoTester),
         insight: Arc::new(NoTester),
         embed_in: Vec::new(),
+        stopping: CancellationToken::new(),
         rules: config.spec_rules(),
         egress: config.egress_rules(),
         encrypts: false,

@@ -7,9 +7,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
 use super::{Caller, Gate, Knock, check_origin, limited, peer_of, unauthorized};
 use crate::api::problem::{Code, Problem};
@@ -17,7 +17,10 @@ use crate::codec::tenant_token;
 use crate::domain::timestamp::UnixMillis;
 
 /// The cookie's name.
-pub const NAME: &str = "carillon_session";
+const NAME: &str = "carillon_session";
+/// The same where it is known that the visitor's connection is TLS: nobody else can have set a
+/// cookie of this name (RFC 6265bis section 4.1.3.2).
+const NAME_BY_TLS: &str = "__Host-carillon_session";
 /// How long the admin stays signed in.
 const ADMIN_FOR: Duration = Duration::from_secs(12 * 3600);
 
@@ -76,8 +79,13 @@ impl Gate {
                 peer: peer_of(&parts.extensions),
             })?;
         }
-        let of_cookie = cookie(&parts.headers).and_then(|value| self.holder(value, now));
-        Ok(of_cookie.or_else(|| self.is_open().then_some(Caller::Admin)))
+        Ok(self.looks(&parts.headers, now))
+    }
+
+    /// Who looks at the console, as the cookie says; `None` when nobody is signed in.
+    pub fn looks(&self, headers: &HeaderMap, now: UnixMillis) -> Option<Caller> {
+        let of_cookie = cookie(headers).and_then(|value| self.holder(value, now));
+        of_cookie.or_else(|| self.is_open().then_some(Caller::Admin))
     }
 
     /// Whose cookie this is; nobody's when it is not valid any more.
@@ -90,17 +98,45 @@ impl Gate {
     }
 }
 
+/// What a browser is told to keep (RFC 6265 section 4.1): sent to this site alone and hidden from
+/// script. In a frame of another site's page it is kept by that site and this together (CHIPS).
+pub fn keep(headers: &HeaderMap, value: &str, seconds: u64, in_frame: bool) -> String {
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+    let is_secure = is_tls(headers) || origin.is_some_and(|origin| origin.starts_with(b"https://"));
+    let scope = match (is_secure, in_frame) {
+        (true, true) => "SameSite=None; Secure; Partitioned",
+        (true, false) => "SameSite=Lax; Secure",
+        (false, _) => "SameSite=Lax",
+    };
+    let name = name(headers);
+    format!("{name}={value}; Path=/; HttpOnly; Max-Age={seconds}; {scope}")
+}
+
 /// The value of the cookie (RFC 6265 section 5.4).
 fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let name = name(headers);
     let all = headers.get_all(COOKIE).iter();
     let all = all.filter_map(|line| line.to_str().ok());
     let mut pairs = all.flat_map(|line| line.split(';'));
-    pairs.find_map(|pair| pair.trim().strip_prefix(NAME)?.strip_prefix('='))
+    pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+fn name(headers: &HeaderMap) -> &'static str {
+    if is_tls(headers) { NAME_BY_TLS } else { NAME }
+}
+
+/// Whether a proxy says that the visitor came by TLS.
+fn is_tls(headers: &HeaderMap) -> bool {
+    let forwarded = headers.get("x-forwarded-proto");
+    forwarded.is_some_and(|proto| proto.as_bytes() == b"https")
 }
 
 /// Browsers say of what they send whether the page is of the same origin (Fetch Metadata), and
 /// of what changes something which origin it is of (RFC 6454 section 7.3).
-fn check_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+///
+/// # Errors
+/// [`Problem`]: 403 for what a page of another origin had a browser send.
+pub fn check_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let is_same = match (text("sec-fetch-site"), text(ORIGIN.as_str())) {
         (Some(site), _) => site == "same-origin" || site == "none",
@@ -167,6 +203,34 @@ mod tests {
         assert_eq!(visitor(&other, "GET", &[("cookie", &admin)]), Ok(None));
         let late = NOW.after(ADMIN_FOR);
         assert_eq!(gate.holder(&gate.key.write_session(late), late), None);
+    }
+
+    #[test]
+    fn by_tls_another_cookie_counts() {
+        let gate = Gate::new(Some("correct-horse"), [0; 32]);
+        let value = gate.sign_in("correct-horse", HOME, NOW).unwrap().value;
+        for (plain, proto, in_frame, expected) in [
+            (true, "http", true, "SameSite=Lax"),
+            (false, "https", false, "SameSite=Lax; Secure"),
+            (false, "https", true, "SameSite=None; Secure; Partitioned"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-proto", proto.parse().unwrap());
+            let kept = keep(&headers, &value, 60, in_frame);
+            assert!(
+                kept.ends_with(&format!("; HttpOnly; Max-Age=60; {expected}")),
+                "{kept}"
+            );
+            assert_eq!(kept.starts_with("__Host-"), !plain);
+            headers.insert(COOKIE, kept.split(';').next().unwrap().parse().unwrap());
+            assert_eq!(gate.looks(&headers, NOW), Some(Caller::Admin));
+            let other = if plain { "https" } else { "http" };
+            headers.insert("x-forwarded-proto", other.parse().unwrap());
+            assert_eq!(gate.looks(&headers, NOW), None, "{kept}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, "https://c.example".parse().unwrap());
+        assert!(keep(&headers, "x", 60, false).ends_with("; Secure"));
     }
 
     #[test]

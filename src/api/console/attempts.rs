@@ -1,15 +1,13 @@
-//! The audit log, and what became of one delivery.
+//! The audit log.
 
 use askama::Template;
-use axum::extract::Path;
 use axum::response::Response;
-use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use http::StatusCode;
 
 use super::super::extract::Query;
 use super::calls::with_query;
-use super::page::{Frame, Notice, failed, render, render_as};
-use super::view::{Attempt, Delivery, List};
+use super::page::{Frame, Notice, render_as};
+use super::view::{Attempt, List};
 use super::visitor::Visitor;
 
 /// Attempts on a page.
@@ -79,17 +77,11 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
     let asked = Asked::read(&query);
     let mut pairs = asked.pairs().to_vec();
     pairs.push(("cursor", query.text("cursor").unwrap_or_default()));
-    pairs.push(("limit", SHOWN));
+    pairs.extend([("limit", SHOWN), ("body_bytes", "0")]);
     let found: Result<List<Attempt>, _> = visitor.calls.get(&["attempts"], &pairs).await;
     let (status, notice, found) = match found {
         Ok(found) => (StatusCode::OK, None, found),
-        Err(refusal) => {
-            let nothing = List {
-                items: Vec::new(),
-                next: None,
-            };
-            (refusal.status, Notice::bad(&refusal), nothing)
-        }
+        Err(refusal) => (refusal.status, Notice::bad(&refusal), List::nothing()),
     };
     let page = AttemptsPage {
         frame: Frame::of(&visitor, "attempts", "Attempts"),
@@ -99,60 +91,4 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
         notice,
     };
     render_as(status, &page)
-}
-
-#[derive(Template)]
-#[template(path = "delivery.html")]
-struct DeliveryPage {
-    frame: Frame,
-    delivery: Delivery,
-    notice: Option<Notice>,
-}
-
-impl DeliveryPage {
-    /// What became of it, as a sentence.
-    fn state(&self) -> &str {
-        match self.delivery.state.as_str() {
-            "delivered" => "delivered",
-            "waiting" => "waiting for another attempt",
-            "dead_lettered" => "given up: a dead letter",
-            "failed" => "failed: a test has one attempt",
-            _ => "given up, then sent again or discarded",
-        }
-    }
-
-    fn mark(&self) -> &str {
-        match self.delivery.state.as_str() {
-            "delivered" => "good",
-            "waiting" => "wait",
-            _ => "bad",
-        }
-    }
-}
-
-/// What became of one delivery.
-pub async fn delivery(visitor: Visitor, Path(id): Path<String>) -> Response {
-    one(&visitor, &id, None).await
-}
-
-/// Sends a delivery again.
-pub async fn redeliver(visitor: Visitor, Path(id): Path<String>) -> Response {
-    let path = ["deliveries", &id, "redeliver"];
-    let sent: Result<Value, _> = visitor.calls.send(Method::POST, &path, &json!({})).await;
-    let notice = match sent {
-        Ok(_) => Notice::good("It is sent again: its next attempt appears here."),
-        Err(refusal) => Notice::bad(&refusal),
-    };
-    one(&visitor, &id, notice).await
-}
-
-async fn one(visitor: &Visitor, id: &str, notice: Option<Notice>) -> Response {
-    match visitor.calls.get(&["deliveries", id], &[]).await {
-        Ok(delivery) => render(&DeliveryPage {
-            frame: Frame::of(visitor, "attempts", format!("Delivery {id}")),
-            delivery,
-            notice,
-        }),
-        Err(refusal) => failed(visitor, "attempts", &refusal),
-    }
 }

@@ -2,15 +2,16 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use http::header::{self, HeaderName};
 use http::request::Builder;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::Service as _;
 
 use super::super::auth::{Caller, Inside};
 
-/// Longest answer: a page of attempts with their bodies.
+/// Longest answer: pages ask for so much of each body that theirs stays far below.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The API, asked as one caller.
@@ -62,7 +63,7 @@ impl Calls {
     ) -> Result<T, Refusal> {
         let target = with_query(&target(path), query);
         let request = Request::builder().uri(target);
-        self.ask(request, &Value::Null).await
+        self.ask(request, Body::empty()).await
     }
 
     /// The same, with its entity tag.
@@ -71,7 +72,7 @@ impl Calls {
         path: &[&str],
     ) -> Result<(T, String), Refusal> {
         let request = Request::builder().uri(target(path));
-        let (answer, etag) = self.answer(request, &Value::Null).await?;
+        let (answer, etag) = self.answer(request, Body::empty()).await?;
         Ok((answer, etag))
     }
 
@@ -82,25 +83,35 @@ impl Calls {
         path: &[&str],
         body: &Value,
     ) -> Result<T, Refusal> {
-        let request = Request::builder().method(method).uri(target(path));
-        self.ask(request, body).await
+        self.send_with(method, path, None, body).await
     }
 
-    /// Changes what is at `path`, if it is still what has this entity tag.
-    pub async fn change<T: DeserializeOwned>(
+    /// The same, with one more header.
+    pub async fn send_with<T: DeserializeOwned>(
         &self,
+        method: Method,
         path: &[&str],
-        etag: &str,
+        header: Option<(HeaderName, &str)>,
         body: &Value,
     ) -> Result<T, Refusal> {
-        let mut request = Request::builder().method(Method::PATCH).uri(target(path));
-        if !etag.is_empty() {
-            request = request.header(header::IF_MATCH, etag);
+        let mut request = Request::builder().method(method).uri(target(path));
+        if let Some((name, value)) = header.filter(|(_, value)| !value.is_empty()) {
+            request = request.header(name, value);
         }
-        self.ask(request, body).await
+        self.ask(request, body_of(body)).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: Builder, body: &Value) -> Result<T, Refusal> {
+    /// The same with a body as it is: JSON that nobody writes anew.
+    pub async fn send_text<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: String,
+    ) -> Result<T, Refusal> {
+        let request = Request::builder().method(Method::POST).uri(target(path));
+        self.ask(request, body.into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: Builder, body: Body) -> Result<T, Refusal> {
         self.answer(request, body).await.map(|(answer, _)| answer)
     }
 
@@ -108,12 +119,8 @@ impl Calls {
     async fn answer<T: DeserializeOwned>(
         &self,
         request: Builder,
-        body: &Value,
+        body: Body,
     ) -> Result<(T, String), Refusal> {
-        let body = match body {
-            Value::Null => Body::empty(),
-            body => Body::from(body.to_string()),
-        };
         let request = request
             .header(header::CONTENT_TYPE, "application/json")
             .extension(Inside(self.caller.clone()))
@@ -136,6 +143,13 @@ impl Calls {
         }
         let problem = serde_json::from_slice(text).map_err(unreadable)?;
         Err(Refusal { status, problem })
+    }
+}
+
+fn body_of(body: &Value) -> Body {
+    match body {
+        Value::Null => Body::empty(),
+        body => Body::from(body.to_string()),
     }
 }
 

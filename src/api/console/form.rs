@@ -43,6 +43,14 @@ impl Fault {
         if own == field { &self.detail } else { "" }
     }
 
+    /// The element of the field that is wrong.
+    pub fn shown_field(&self) -> &str {
+        match self.field.split(['.', '[']).next().unwrap_or_default() {
+            "rate_limit" => "per_second",
+            field => field,
+        }
+    }
+
     /// What is wrong with none of the fields that are shown.
     pub fn elsewhere(&self) -> &str {
         const SHOWN: [&str; 11] = [
@@ -112,14 +120,14 @@ impl Fields {
     }
 
     /// The document; what is empty is null, which has its default.
-    pub fn document(&self) -> Result<Map<String, Value>, Fault> {
+    pub fn document(&self) -> Result<Value, Fault> {
         let text = |text: &str| match text {
             "" => Value::Null,
             text => json!(text),
         };
         let types = self.event_types.split(['\n', ',']).map(str::trim);
         let types: Vec<&str> = types.filter(|glob| !glob.is_empty()).collect();
-        let document = json!({
+        Ok(json!({
             "tenant": text(&self.tenant),
             "url": text(&self.url),
             "format": text(&self.format),
@@ -131,11 +139,7 @@ impl Fields {
             "rate_limit": self.rate_limit()?,
             "timeout_ms": number("timeout_ms", &self.timeout_ms)?,
             "retry": json_of("retry", &self.retry)?,
-        });
-        match document {
-            Value::Object(document) => Ok(document),
-            _ => Ok(Map::new()),
-        }
+        }))
     }
 
     fn header_map(&self) -> Result<Value, Fault> {
@@ -172,6 +176,57 @@ impl Fields {
         }
         Ok(limit.into())
     }
+}
+
+/// What has to be sent as a JSON merge patch (RFC 7396) to make of one form the other: what is in
+/// both the same is not touched, whatever rules hold for it now.
+pub fn patch(from: &Fields, to: &Fields) -> Result<Value, Fault> {
+    let Value::Object(mut wanted) = to.document()? else {
+        return Ok(json!({}));
+    };
+    // It cannot be changed, and is not in the form.
+    wanted.remove("tenant");
+    for (field, value) in &wanted {
+        if let Some(name) = value.as_object().and_then(null_within) {
+            return Err(fault(
+                field,
+                format!("`{name}` must not be null; leave it out instead"),
+            ));
+        }
+    }
+    let patch = match from.document()? {
+        Value::Object(current) => difference(&current, wanted),
+        _ => wanted,
+    };
+    Ok(patch.into())
+}
+
+/// The members of `to` that are others in `from`; null for those that it has not.
+fn difference(from: &Map<String, Value>, to: Map<String, Value>) -> Map<String, Value> {
+    let gone = from
+        .keys()
+        .filter(|name| !to.contains_key(*name) && *name != "tenant");
+    let mut patch: Map<_, _> = gone.map(|name| (name.clone(), Value::Null)).collect();
+    for (name, wanted) in to {
+        let value = match (from.get(&name), wanted) {
+            (Some(current), wanted) if *current == wanted => continue,
+            (Some(Value::Object(current)), Value::Object(wanted)) => {
+                difference(current, wanted).into()
+            }
+            (_, wanted) => wanted,
+        };
+        patch.insert(name, value);
+    }
+    patch
+}
+
+/// A member that is null, which a merge patch would take away.
+fn null_within(object: &Map<String, Value>) -> Option<&str> {
+    object.iter().find_map(|(name, value)| match value {
+        Value::Null => Some(name.as_str()),
+        Value::Object(inner) => null_within(inner),
+        _ => None,
+    })
 }
 
 fn lines(lines: impl Iterator<Item = String>) -> String {
@@ -225,12 +280,42 @@ mod tests {
     #[test]
     fn what_is_shown_and_saved_again_is_the_same() {
         let subscription: Subscription = serde_json::from_value(shown()).unwrap();
-        let document = Fields::of(&subscription)
-            .document()
-            .map_err(|fault| fault.detail);
-        for (name, value) in document.unwrap() {
-            assert_eq!(value, shown()[&name], "{name}");
+        let fields = Fields::of(&subscription);
+        let document = fields.document().map_err(|fault| fault.detail).unwrap();
+        for (name, value) in document.as_object().unwrap() {
+            assert_eq!(*value, shown()[name], "{name}");
         }
+        let nothing = patch(&fields, &fields).map_err(|fault| fault.detail);
+        assert_eq!(nothing, Ok(json!({})));
+    }
+
+    #[test]
+    fn a_patch_takes_away_what_the_form_has_no_more() {
+        let from = Fields::of(&serde_json::from_value(shown()).unwrap());
+        let to = Fields {
+            filter: r#"{"data": {"m": ["x"]}}"#.into(),
+            headers: "x-a: 1: 2".into(),
+            burst: String::new(),
+            retry: String::new(),
+            description: String::new(),
+            ..Fields::of(&serde_json::from_value(shown()).unwrap())
+        };
+        let expected = json!({
+            "filter": {"data": {"n": null, "m": ["x"]}}, "headers": {"x-b": null},
+            "rate_limit": {"burst": null}, "retry": null, "description": null,
+        });
+        assert_eq!(
+            patch(&from, &to).map_err(|fault| fault.detail),
+            Ok(expected)
+        );
+        let null = Fields {
+            filter: r#"{"data": {"n": null}}"#.into(),
+            ..Fields::default()
+        };
+        assert_eq!(
+            patch(&from, &null).err().unwrap().of("filter").is_empty(),
+            false
+        );
     }
 
     #[test]

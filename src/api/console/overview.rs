@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::page::{Frame, failed, render};
+use super::page::{Frame, Notice, failed, render};
 use super::view::{Attempt, List, Minute, Overview, Subscription};
 use super::visitor::Visitor;
 
@@ -23,6 +23,8 @@ struct OverviewPage {
     /// What the endpoints are called that fail most.
     names: Vec<String>,
     failures: Vec<Attempt>,
+    /// Why they cannot be shown.
+    trouble: Option<Notice>,
 }
 
 /// A minute of the chart: what was delivered stands below, what failed on it.
@@ -41,9 +43,10 @@ pub async fn show(visitor: Visitor) -> Response {
         Ok(overview) => overview,
         Err(refusal) => return failed(&visitor, "overview", &refusal),
     };
-    let query = [("outcome", "failed"), ("limit", "5")];
-    let failures = visitor.calls.get(&["attempts"], &query).await;
-    let failures = failures.map_or(Vec::new(), |list: List<Attempt>| list.items);
+    let query = [("outcome", "failed"), ("limit", "5"), ("body_bytes", "0")];
+    let failures: Result<List<Attempt>, _> = visitor.calls.get(&["attempts"], &query).await;
+    let trouble = failures.as_ref().err().and_then(Notice::bad);
+    let failures = failures.unwrap_or_else(|_| List::nothing()).items;
     let mut names = Vec::with_capacity(overview.worst.len());
     for worst in &overview.worst {
         let id = worst.subscription_id.as_str();
@@ -65,6 +68,7 @@ pub async fn show(visitor: Visitor) -> Response {
         most,
         names,
         failures,
+        trouble,
         overview,
     })
 }

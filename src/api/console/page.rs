@@ -1,7 +1,5 @@
 //! What all pages have: the frame around them, how they are rendered, and forms.
 
-use std::collections::HashMap;
-
 use askama::Template;
 use axum::extract::{FromRequest, Request};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
@@ -13,7 +11,9 @@ use super::Pages;
 use super::calls::Refusal;
 use super::view::When;
 use super::visitor::Visitor;
-use crate::domain::timestamp::UnixMillis;
+
+/// Most fields of a form.
+const FIELDS_MAX: usize = 64;
 
 /// The frame around a page.
 pub struct Frame {
@@ -27,7 +27,6 @@ pub struct Frame {
     pub tenant: String,
     /// Whether there is anything to sign out of.
     pub signed_in: bool,
-    now: UnixMillis,
 }
 
 /// Something that was done or refused, said at the top of a page.
@@ -39,7 +38,31 @@ pub struct Notice {
 }
 
 /// The fields of a form.
-pub struct Form(HashMap<String, String>);
+pub struct Form(Vec<(String, String)>);
+
+/// What is asked before something is done that cannot be undone.
+pub struct Question<'a> {
+    /// The entry of the menu.
+    pub section: &'static str,
+    /// The question.
+    pub title: String,
+    /// What would happen.
+    pub text: &'static str,
+    /// The button that says yes.
+    pub yes: &'static str,
+    /// Where the form goes that is sent again then.
+    pub action: &'a str,
+    /// Where to go if not.
+    pub back: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "question.html")]
+struct QuestionPage<'a> {
+    frame: Frame,
+    question: Question<'a>,
+    fields: &'a [(String, String)],
+}
 
 #[derive(Template)]
 #[template(path = "problem.html")]
@@ -57,7 +80,6 @@ impl Frame {
             is_admin: visitor.is_admin(),
             tenant: visitor.tenant().to_owned(),
             signed_in: visitor.signed_in,
-            now: visitor.now,
         }
     }
 
@@ -69,7 +91,6 @@ impl Frame {
             is_admin: false,
             tenant: String::new(),
             signed_in: false,
-            now: UnixMillis(0),
         }
     }
 
@@ -89,9 +110,9 @@ impl Frame {
             .collect()
     }
 
-    /// A time of the API, as people read it.
-    pub fn when(&self, at: &str) -> When {
-        When::of(at, self.now)
+    /// A time of the API, as pages show it.
+    pub fn when<'a>(&self, at: &'a str) -> When<'a> {
+        When(at)
     }
 }
 
@@ -112,7 +133,13 @@ impl Notice {
 impl Form {
     /// A field without the space around it; empty when it is absent.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", |value| value.trim())
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value.trim())
+    }
+
+    /// Whether the question that [`ask`] put was answered with yes.
+    pub fn is_sure(&self) -> bool {
+        self.text("sure") == "yes"
     }
 }
 
@@ -123,7 +150,7 @@ impl FromRequest<Pages> for Form {
         let body = Body::from_request(request, pages).await;
         let Body(bytes) = body.map_err(|problem| refused(&problem))?;
         let pairs = url::form_urlencoded::parse(&bytes).into_owned();
-        Ok(Self(pairs.collect()))
+        Ok(Self(pairs.take(FIELDS_MAX).collect()))
     }
 }
 
@@ -141,6 +168,15 @@ pub fn render_as(status: StatusCode, page: &impl Template) -> Response {
             Problem::internal().into_response()
         }
     }
+}
+
+/// Asks whether what `form` wants is really meant; yes sends the same form again.
+pub fn ask(visitor: &Visitor, question: Question<'_>, form: &Form) -> Response {
+    render(&QuestionPage {
+        frame: Frame::of(visitor, question.section, question.title.clone()),
+        question,
+        fields: &form.0,
+    })
 }
 
 /// To another page, after something was done.

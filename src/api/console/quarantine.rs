@@ -5,15 +5,20 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::page::{Form, Frame, Notice, failed, render_as};
+use super::page::{Form, Frame, Notice, Question, ask, failed, render_as};
 use super::view::{List, Quarantined};
 use super::visitor::Visitor;
+
+/// Messages on a page, and how much of each.
+const SHOWN: [(&str, &str); 2] = [("limit", "50"), ("body_bytes", "4096")];
 
 #[derive(Template)]
 #[template(path = "quarantine.html")]
 struct QuarantinePage {
     frame: Frame,
     messages: Vec<Quarantined>,
+    /// What is put aside after the page was made stays when all are taken again.
+    until: String,
     notice: Option<Notice>,
 }
 
@@ -24,12 +29,24 @@ pub async fn list(visitor: Visitor) -> Response {
 
 /// Has one taken again, or all.
 pub async fn act(visitor: Visitor, form: Form) -> Response {
-    let id = form.text("id");
-    let path: &[&str] = match id {
-        "" => &["quarantine", "requeue"],
-        id => &["quarantine", id, "requeue"],
+    let until = form.text("until");
+    let (path, document): (&[&str], _) = match form.text("id") {
+        "" if !form.is_sure() => {
+            let question = Question {
+                section: "quarantine",
+                title: "Have all of them taken again?".to_owned(),
+                text: "Whatever is still not understood comes back here.",
+                yes: "Have all taken again",
+                action: "/quarantine",
+                back: "/quarantine",
+            };
+            return ask(&visitor, question, &form);
+        }
+        "" if until.is_empty() => (&["quarantine", "requeue"], json!({})),
+        "" => (&["quarantine", "requeue"], json!({ "until": until })),
+        id => (&["quarantine", id, "requeue"], json!({})),
     };
-    let done: Result<Value, _> = visitor.calls.send(Method::POST, path, &json!({})).await;
+    let done: Result<Value, _> = visitor.calls.send(Method::POST, path, &document).await;
     let notice = match done {
         Ok(done) => Notice::good(format!("Taken again: {}.", done["requeued"])),
         Err(refusal) => Notice::bad(&refusal),
@@ -38,13 +55,14 @@ pub async fn act(visitor: Visitor, form: Form) -> Response {
 }
 
 async fn page(visitor: &Visitor, notice: Option<Notice>) -> Response {
-    let found = visitor.calls.get(&["quarantine"], &[]).await;
+    let found = visitor.calls.get(&["quarantine"], &SHOWN).await;
     match found {
         Ok(List { items, .. }) => render_as(
             StatusCode::OK,
             &QuarantinePage {
                 frame: Frame::of(visitor, "quarantine", "Quarantine"),
                 messages: items,
+                until: visitor.now.to_string(),
                 notice,
             },
         ),

@@ -1,13 +1,11 @@
 //! Signing in with a token, and out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use askama::Template;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::response::Response;
-use http::{Extensions, HeaderMap, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 
-use super::super::auth::session;
+use super::super::auth::{peer_of, session};
 use super::super::extract::Query;
 use super::Pages;
 use super::page::{Form, Frame, go, refused, render_as};
@@ -35,10 +33,15 @@ pub async fn enter(
     headers: HeaderMap,
     form: Form,
 ) -> Response {
+    // Nobody is signed in as somebody else by another site.
+    if let Err(problem) = session::check_same_origin(&headers) {
+        return refused(&problem);
+    }
     let now = pages.api.ports.clock.now();
-    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
-    let peer: IpAddr = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip());
-    let signed_in = pages.api.gate.sign_in(form.text("token"), peer, now);
+    let signed_in = pages
+        .api
+        .gate
+        .sign_in(form.text("token"), peer_of(&extensions), now);
     let session = match signed_in {
         Ok(session) => session,
         Err(problem) => {
@@ -47,20 +50,28 @@ pub async fn enter(
         }
     };
     let seconds = session.expires_at.since(now).as_secs();
-    let embedded = form.text("embedded") == "yes";
-    let mut response = go(here(form.text("to")));
-    set_cookie(&mut response, &headers, &session.value, seconds, embedded);
-    response
+    // What the script sends does not say where its page is shown, so the script does.
+    let dest = headers.get("sec-fetch-dest").map(HeaderValue::as_bytes);
+    let in_frame = form.text("in_frame") == "yes" || dest == Some(b"iframe");
+    let cookie = session::keep(&headers, &session.value, seconds, in_frame);
+    with_cookies(go(here(form.text("to"))), [cookie])
 }
 
-/// Signs out.
+/// Signs out, in a frame or not.
 pub async fn leave(State(pages): State<Pages>, request: axum::extract::Request) -> Response {
     let (parts, _) = request.into_parts();
     if let Err(problem) = pages.api.gate.visitor(&parts, pages.api.ports.clock.now()) {
         return refused(&problem);
     }
-    let mut response = go("/");
-    set_cookie(&mut response, &parts.headers, "", 0, false);
+    let ended = [true, false].map(|in_frame| session::keep(&parts.headers, "", 0, in_frame));
+    with_cookies(go("/"), ended)
+}
+
+fn with_cookies(mut response: Response, cookies: impl IntoIterator<Item = String>) -> Response {
+    let cookies = cookies.into_iter().filter_map(|cookie| cookie.parse().ok());
+    for cookie in cookies {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     response
 }
 
@@ -77,29 +88,6 @@ fn here(to: &str) -> &str {
         && !to.contains('\\')
         && to.bytes().all(|b| b.is_ascii_graphic());
     if is_here { to } else { "/" }
-}
-
-/// Sets the cookie (RFC 6265 section 4.1): sent to this site alone and hidden from script.
-/// Within the frame of another site it is kept by that site and this together (CHIPS).
-fn set_cookie(
-    response: &mut Response,
-    headers: &HeaderMap,
-    value: &str,
-    seconds: u64,
-    embedded: bool,
-) {
-    let forwarded = headers.get("x-forwarded-proto");
-    let is_tls = forwarded.is_some_and(|proto| proto.as_bytes() == b"https");
-    let scope = match (is_tls, embedded) {
-        (true, true) => "SameSite=None; Secure; Partitioned",
-        (true, false) => "SameSite=Lax; Secure",
-        (false, _) => "SameSite=Lax",
-    };
-    let name = session::NAME;
-    let cookie = format!("{name}={value}; Path=/; HttpOnly; Max-Age={seconds}; {scope}");
-    if let Ok(cookie) = cookie.parse() {
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,22 @@
-//! Who wants which events: the list, one with its recent attempts, the form, and what can be
-//! done to one.
+//! Who wants which events: the list, one with its recent attempts, and what can be done to one.
 
 use askama::Template;
 use axum::extract::Path;
 use axum::response::Response;
 use http::{Method, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::extract::Query;
 use super::calls::{Refusal, with_query};
-use super::form::{Fault, Fields};
-use super::page::{Form, Frame, Notice, failed, go, render, render_as};
+use super::page::{Form, Frame, Notice, Question, ask, failed, go, render, render_as};
 use super::view::{Attempt, Lane, List, Secret, Subscription};
 use super::visitor::Visitor;
 
+/// Subscriptions on a page.
+const SHOWN: &str = "50";
+/// Whoever looks for something is shown what is found when it is so many, or after so many asks.
+const FOUND_ENOUGH: usize = 50;
+const ASKS_MAX: usize = 20;
 /// Attempts that are drawn.
 const DRAWN: &str = "60";
 const DRAWN_MAX: usize = 60;
@@ -24,65 +27,104 @@ const HEIGHT: u64 = 60;
 #[template(path = "subscriptions.html")]
 struct ListPage {
     frame: Frame,
-    tenant: String,
-    text: String,
+    wanted: Wanted,
     subscriptions: Vec<Subscription>,
+    /// The address of the next page.
     next: Option<String>,
     notice: Option<Notice>,
 }
 
-/// The list; with a text to look for, those of the page that have it somewhere.
+/// What is looked for, as the fields of the page's form.
+struct Wanted {
+    tenant: String,
+    text: String,
+    state: String,
+}
+
+/// The list. Whoever looks for something has it looked for in many.
 pub async fn list(visitor: Visitor, query: Query) -> Response {
     let text = |name| query.text(name).unwrap_or_default().trim().to_owned();
-    let (tenant, wanted, cursor) = (text("tenant"), text("text"), text("cursor"));
-    // Whoever looks for something looks through more at once.
-    let limit = if wanted.is_empty() { "50" } else { "1000" };
-    let pairs = [
-        ("tenant", tenant.as_str()),
-        ("cursor", &cursor),
-        ("limit", limit),
-    ];
-    let found: Result<List<Subscription>, _> = visitor.calls.get(&["subscriptions"], &pairs).await;
-    let (status, notice, mut found) = match found {
-        Ok(found) => (StatusCode::OK, None, found),
-        Err(refusal) => {
-            let (items, next) = (Vec::new(), None);
-            (refusal.status, Notice::bad(&refusal), List { items, next })
-        }
+    let wanted = Wanted {
+        tenant: text("tenant"),
+        text: text("text"),
+        state: text("state"),
     };
-    found.items.retain(|one| has(one, &wanted));
-    let next = found.next.map(|cursor| {
-        let pairs = [
-            ("tenant", tenant.as_str()),
-            ("text", &wanted),
-            ("cursor", &cursor),
-        ];
-        with_query("/subscriptions", &pairs)
-    });
+    let (status, notice, found) = match find(&visitor, &wanted, text("cursor")).await {
+        Ok(found) => (StatusCode::OK, None, found),
+        Err(refusal) => (refusal.status, Notice::bad(&refusal), List::nothing()),
+    };
     let page = ListPage {
         frame: Frame::of(&visitor, "subscriptions", "Subscriptions"),
-        tenant,
-        text: wanted,
+        next: found.next.map(|cursor| wanted.at(&cursor)),
+        wanted,
         subscriptions: found.items,
-        next,
         notice,
     };
     render_as(status, &page)
 }
 
-fn has(subscription: &Subscription, text: &str) -> bool {
-    let text = text.to_lowercase();
-    let places = [
-        &subscription.id,
-        &subscription.url,
-        &subscription.description,
-        &subscription.tenant,
-    ];
-    let types = subscription.event_types.iter();
-    places
-        .into_iter()
-        .chain(types)
-        .any(|place| place.to_lowercase().contains(&text))
+/// Those that are looked for, a page of them or those among the next ten thousand.
+async fn find(
+    visitor: &Visitor,
+    wanted: &Wanted,
+    mut cursor: String,
+) -> Result<List<Subscription>, Refusal> {
+    // Whoever looks for something looks through more at once.
+    let (limit, asks) = match wanted.is_picky() {
+        true => ("500", ASKS_MAX),
+        false => (SHOWN, 1),
+    };
+    let mut all = List::nothing();
+    for _ in 0..asks {
+        let pairs = [
+            ("tenant", wanted.tenant.as_str()),
+            ("cursor", &cursor),
+            ("limit", limit),
+        ];
+        let page: List<Subscription> = visitor.calls.get(&["subscriptions"], &pairs).await?;
+        all.items
+            .extend(page.items.into_iter().filter(|one| wanted.is(one)));
+        all.next = page.next;
+        match &all.next {
+            Some(next) if all.items.len() < FOUND_ENOUGH => cursor = next.clone(),
+            _ => break,
+        }
+    }
+    Ok(all)
+}
+
+impl Wanted {
+    fn is_picky(&self) -> bool {
+        !self.text.is_empty() || !self.state.is_empty()
+    }
+
+    /// Whether anything is asked for.
+    fn is_any(&self) -> bool {
+        self.is_picky() || !self.tenant.is_empty()
+    }
+
+    fn is(&self, one: &Subscription) -> bool {
+        let is_state = match self.state.as_str() {
+            "enabled" => one.enabled,
+            "disabled" => !one.enabled,
+            _ => true,
+        };
+        let text = self.text.to_lowercase();
+        let places = [&one.id, &one.url, &one.description, &one.tenant];
+        let mut places = places.into_iter().chain(&one.event_types);
+        is_state && places.any(|place| place.to_lowercase().contains(&text))
+    }
+
+    /// The address of the page that begins at `cursor`.
+    fn at(&self, cursor: &str) -> String {
+        let pairs = [
+            ("tenant", self.tenant.as_str()),
+            ("text", &self.text),
+            ("state", &self.state),
+            ("cursor", cursor),
+        ];
+        with_query("/subscriptions", &pairs)
+    }
 }
 
 #[derive(Template)]
@@ -92,6 +134,8 @@ struct OnePage {
     subscription: Subscription,
     lane: Option<Lane>,
     attempts: Vec<Attempt>,
+    /// Why attempts or the lane cannot be shown.
+    trouble: Option<Notice>,
     bars: Vec<Bar>,
     /// When the soonest of the waiting deliveries is due.
     next_at: Option<String>,
@@ -115,7 +159,7 @@ struct Bar {
 
 /// What came of a test.
 #[derive(serde::Deserialize)]
-struct Tested {
+pub struct Tested {
     outcome: String,
     reason: Option<String>,
     detail: String,
@@ -126,11 +170,12 @@ struct Tested {
 
 /// What was done to it just now.
 #[derive(Default)]
-struct Done {
-    secret: Option<Secret>,
-    overlap_until: Option<String>,
-    tested: Option<Tested>,
-    notice: Option<Notice>,
+pub struct Done {
+    pub secret: Option<Secret>,
+    pub notice: Option<Notice>,
+    /// Until when the secret before signs too.
+    pub overlap_until: Option<String>,
+    pub tested: Option<Tested>,
 }
 
 /// One, with its recent attempts and its lane.
@@ -138,16 +183,19 @@ pub async fn show(visitor: Visitor, Path(id): Path<String>) -> Response {
     one(&visitor, &id, Done::default()).await
 }
 
-async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
+/// One, and what was done to it just now.
+pub async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
     let calls = &visitor.calls;
     let subscription: Subscription = match calls.get(&["subscriptions", id], &[]).await {
         Ok(subscription) => subscription,
         Err(refusal) => return failed(visitor, "subscriptions", &refusal),
     };
-    let query = [("subscription", id), ("limit", DRAWN)];
-    let attempts = calls.get(&["attempts"], &query).await;
-    let attempts = attempts.map_or(Vec::new(), |list: List<Attempt>| list.items);
-    let lane = calls.get(&["subscriptions", id, "lane"], &[]).await.ok();
+    let query = [("subscription", id), ("limit", DRAWN), ("body_bytes", "0")];
+    let attempts: Result<List<Attempt>, _> = calls.get(&["attempts"], &query).await;
+    let lane: Result<Lane, _> = calls.get(&["subscriptions", id, "lane"], &[]).await;
+    let trouble = attempts.as_ref().err().or(lane.as_ref().err());
+    let trouble = trouble.and_then(Notice::bad);
+    let attempts = attempts.unwrap_or_else(|_| List::nothing()).items;
     let now = visitor.now.to_string();
     let due = attempts
         .iter()
@@ -157,8 +205,9 @@ async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
         bars: bars(&attempts),
         next_at: due.filter(|at| *at > now).min(),
         subscription,
-        lane,
+        lane: lane.ok(),
         attempts,
+        trouble,
         secret: done.secret,
         overlap_until: done.overlap_until,
         tested: done.tested,
@@ -195,202 +244,102 @@ fn bars(attempts: &[Attempt]) -> Vec<Bar> {
 
 /// Enables, disables, tests, deletes one, or makes it a new secret.
 pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Response {
-    let (calls, path) = (&visitor.calls, ["subscriptions", id.as_str()]);
-    let mut done = Done::default();
-    let result: Result<(), Refusal> = match form.text("do") {
-        "enable" | "disable" => {
-            let enabled = form.text("do") == "enable";
-            let patch = json!({ "enabled": enabled });
-            let changed: Result<Value, _> = calls.send(Method::PATCH, &path, &patch).await;
-            let said = if enabled {
-                "It is enabled."
-            } else {
-                "It is disabled: nothing is sent."
+    if let Some((title, text, yes)) = question(&form).filter(|_| !form.is_sure()) {
+        let own = own(&id);
+        let question = Question {
+            section: "subscriptions",
+            title: title.to_owned(),
+            text,
+            yes,
+            action: &own,
+            back: &own,
+        };
+        return ask(&visitor, question, &form);
+    }
+    match done(&visitor, &id, &form).await {
+        Ok(Some(done)) => one(&visitor, &id, done).await,
+        Ok(None) => go("/subscriptions"),
+        Err(refusal) => {
+            let notice = Notice::bad(&refusal);
+            let done = Done {
+                notice,
+                ..Done::default()
             };
-            changed.map(|_| done.notice = Notice::good(said))
+            one(&visitor, &id, done).await
+        }
+    }
+}
+
+/// The page of one.
+fn own(id: &str) -> String {
+    format!("/subscriptions/{id}")
+}
+
+/// What has to be meant: its question, what would happen, and the button.
+fn question(form: &Form) -> Option<(&'static str, &'static str, &'static str)> {
+    match (form.text("do"), form.text("overlap")) {
+        ("disable", _) => Some((
+            "Disable this subscription?",
+            "Nothing more is sent there. What waits for it becomes a dead letter when it is due, \
+             and what is published meanwhile does not reach it later.",
+            "Disable",
+        )),
+        ("rotate", "0s") => Some((
+            "End the old secret at once?",
+            "A receiver that does not know the new secret refuses everything from now on.",
+            "Rotate, and end the old one",
+        )),
+        ("delete", _) => Some((
+            "Delete this subscription?",
+            "What waits for it becomes a dead letter when it is due. Its secret is gone for good.",
+            "Delete",
+        )),
+        _ => None,
+    }
+}
+
+/// Does what the form wants; `None` when it is deleted.
+async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Done>, Refusal> {
+    let (calls, path) = (&visitor.calls, ["subscriptions", id]);
+    let mut done = Done::default();
+    match form.text("do") {
+        "enable" => {
+            let _: Value = calls
+                .send(Method::PATCH, &path, &json!({ "enabled": true }))
+                .await?;
+            done.notice = Notice::good("It is enabled.");
+        }
+        "disable" => {
+            let _: Value = calls
+                .send(Method::PATCH, &path, &json!({ "enabled": false }))
+                .await?;
+            done.notice = Notice::good("It is disabled: nothing is sent.");
         }
         "test" => {
-            let path = ["subscriptions", &id, "test"];
-            let tested = calls.send(Method::POST, &path, &json!({})).await;
-            tested.map(|tested| done.tested = Some(tested))
+            let path = ["subscriptions", id, "test"];
+            done.tested = Some(calls.send(Method::POST, &path, &json!({})).await?);
         }
         "rotate" => {
-            let path = ["subscriptions", &id, "rotate-secret"];
+            let path = ["subscriptions", id, "rotate-secret"];
             let overlap = match form.text("overlap") {
                 "" => json!({}),
                 overlap => json!({ "overlap": overlap }),
             };
-            let rotated = calls.send(Method::POST, &path, &overlap).await;
-            rotated.map(|rotated: Rotated| {
-                done.secret = Some(rotated.secret);
-                done.overlap_until = Some(rotated.overlap_until);
-            })
+            let rotated: Rotated = calls.send(Method::POST, &path, &overlap).await?;
+            done.secret = Some(rotated.secret);
+            done.overlap_until = Some(rotated.overlap_until);
         }
-        "delete" => match calls
-            .send::<Value>(Method::DELETE, &path, &Value::Null)
-            .await
-        {
-            Ok(_) => return go("/subscriptions"),
-            Err(refusal) => Err(refusal),
-        },
-        _ => Ok(()),
-    };
-    if let Err(refusal) = result {
-        done.notice = Notice::bad(&refusal);
+        "delete" => {
+            let _: Value = calls.send(Method::DELETE, &path, &Value::Null).await?;
+            return Ok(None);
+        }
+        _ => {}
     }
-    one(&visitor, &id, done).await
+    Ok(Some(done))
 }
 
 #[derive(serde::Deserialize)]
 struct Rotated {
     secret: Secret,
     overlap_until: String,
-}
-
-#[derive(Template)]
-#[template(path = "subscription_form.html")]
-struct FormPage {
-    frame: Frame,
-    /// Which one is changed; empty for a new one.
-    id: String,
-    etag: String,
-    fields: Fields,
-    fault: Fault,
-}
-
-/// The form for a new one.
-pub async fn new(visitor: Visitor, query: Query) -> Response {
-    let fields = Fields {
-        tenant: visitor.tenant().to_owned(),
-        format: query.text("format").unwrap_or_default().to_owned(),
-        ..Fields::default()
-    };
-    form_page(
-        &visitor,
-        StatusCode::OK,
-        "",
-        String::new(),
-        fields,
-        Fault::default(),
-    )
-}
-
-/// Creates one, and shows it with its secret.
-pub async fn create(visitor: Visitor, form: Form) -> Response {
-    let fields = Fields::read(&form);
-    let created = match fields.document() {
-        Ok(document) => visitor
-            .calls
-            .send(Method::POST, &["subscriptions"], &document.into())
-            .await
-            .map_err(|refusal| fault_of(&refusal)),
-        Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
-    };
-    match created {
-        Ok(created) => {
-            saved(
-                &visitor,
-                created,
-                "It is created. Test it, then wait for events.",
-            )
-            .await
-        }
-        Err((status, fault)) => form_page(&visitor, status, "", String::new(), fields, fault),
-    }
-}
-
-/// The form for one that is there.
-pub async fn edit(visitor: Visitor, Path(id): Path<String>) -> Response {
-    let path = ["subscriptions", id.as_str()];
-    match visitor.calls.get_tagged::<Subscription>(&path).await {
-        Ok((subscription, etag)) => {
-            let fields = Fields::of(&subscription);
-            form_page(
-                &visitor,
-                StatusCode::OK,
-                &id,
-                etag,
-                fields,
-                Fault::default(),
-            )
-        }
-        Err(refusal) => failed(&visitor, "subscriptions", &refusal),
-    }
-}
-
-/// Changes one as the form says, if nobody else has meanwhile.
-pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Response {
-    let fields = Fields::read(&form);
-    let etag = form.text("etag").to_owned();
-    let path = ["subscriptions", id.as_str()];
-    let changed = match fields.document() {
-        Ok(document) => {
-            let patch: Map<_, _> = document
-                .into_iter()
-                .filter(|(name, _)| name != "tenant")
-                .collect();
-            visitor
-                .calls
-                .change(&path, &etag, &patch.into())
-                .await
-                .map_err(|refusal| fault_of(&refusal))
-        }
-        Err(fault) => Err((StatusCode::UNPROCESSABLE_ENTITY, fault)),
-    };
-    match changed {
-        Ok(changed) => saved(&visitor, changed, "It is saved.").await,
-        Err((status, fault)) => form_page(&visitor, status, &id, etag, fields, fault),
-    }
-}
-
-/// Shows what was written; with what the API warns of, and a secret if there is a new one.
-async fn saved(visitor: &Visitor, written: Subscription, said: &str) -> Response {
-    let warnings = written
-        .warnings
-        .iter()
-        .map(|warning| warning.detail.as_str());
-    let warnings: Vec<&str> = warnings.collect();
-    let notice = match warnings.as_slice() {
-        [] => Notice::good(said),
-        some => Some(Notice {
-            is_bad: true,
-            text: format!("{said} But: {}.", some.join("; ")),
-        }),
-    };
-    let done = Done {
-        secret: written.secret,
-        notice,
-        ..Done::default()
-    };
-    one(visitor, &written.id, done).await
-}
-
-fn fault_of(refusal: &Refusal) -> (StatusCode, Fault) {
-    let fault = Fault {
-        field: refusal.field().unwrap_or_default().to_owned(),
-        detail: refusal.detail().to_owned(),
-    };
-    (refusal.status, fault)
-}
-
-fn form_page(
-    visitor: &Visitor,
-    status: StatusCode,
-    id: &str,
-    etag: String,
-    fields: Fields,
-    fault: Fault,
-) -> Response {
-    let title = match id {
-        "" => "New subscription".to_owned(),
-        id => format!("Edit {id}"),
-    };
-    let page = FormPage {
-        frame: Frame::of(visitor, "subscriptions", title),
-        id: id.to_owned(),
-        etag,
-        fields,
-        fault,
-    };
-    render_as(status, &page)
 }

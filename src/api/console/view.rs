@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::json::spread;
-use crate::domain::timestamp::UnixMillis;
 
 /// A page of a list.
 #[derive(Deserialize)]
@@ -17,27 +16,27 @@ pub struct List<T> {
     pub next: Option<String>,
 }
 
-/// A time: how long ago in words, and exactly for who points at it.
+impl<T> List<T> {
+    /// What there is when the API has nothing to show.
+    pub fn nothing() -> Self {
+        Self {
+            items: Vec::new(),
+            next: None,
+        }
+    }
+}
+
+/// A time, to the second; the script says how long ago that is.
 #[derive(Template)]
 #[template(
     ext = "html",
-    source = r#"{% if iso.is_empty() %}<span class="faint">–</span>{% else %}<time datetime="{{ iso }}" title="{{ exact }}">{{ words }}</time>{% endif %}"#
+    source = r#"{% if self.0.is_empty() %}<span class="faint">–</span>{% else %}<time datetime="{{ self.0 }}">{{ self.words() }}</time>{% endif %}"#
 )]
-pub struct When {
-    iso: String,
-    exact: String,
-    words: String,
-}
+pub struct When<'a>(pub &'a str);
 
-impl When {
-    /// A time as the API writes it; nothing for an empty text.
-    pub fn of(at: &str, now: UnixMillis) -> Self {
-        let words = UnixMillis::parse_rfc3339(at).map(|at| at.beside(now));
-        Self {
-            iso: at.to_owned(),
-            exact: at.replace('T', " "),
-            words: words.unwrap_or_default(),
-        }
+impl When<'_> {
+    fn words(&self) -> String {
+        self.0.get(..19).unwrap_or(self.0).replace('T', " ")
     }
 }
 
@@ -107,6 +106,8 @@ impl Subscription {
 pub struct Attempt {
     pub id: String,
     pub delivery_id: String,
+    pub subscription_id: String,
+    pub tenant: String,
     pub attempt: u32,
     pub redrives: u32,
     pub event_id: String,
@@ -217,13 +218,35 @@ pub struct Delivery {
     pub state: String,
     pub next_at: Option<String>,
     pub dead_letter: Option<DeadLetter>,
-    pub attempts: Vec<Attempt>,
+}
+
+impl Delivery {
+    /// What became of it, as a sentence.
+    pub fn said(&self) -> &str {
+        match self.state.as_str() {
+            "delivered" => "delivered",
+            "waiting" => "waiting for another attempt",
+            "dead_lettered" => "given up: a dead letter",
+            "failed" => "failed: a test has one attempt",
+            _ => "given up, then sent again or discarded",
+        }
+    }
+
+    /// Whether that is good news.
+    pub fn mark(&self) -> &str {
+        match self.state.as_str() {
+            "delivered" => "good",
+            "waiting" => "wait",
+            _ => "bad",
+        }
+    }
 }
 
 #[derive(Deserialize)]
 pub struct DeadLetter {
     pub id: String,
     pub subscription_id: String,
+    pub tenant: String,
     pub event_id: String,
     pub event_type: String,
     pub reason: String,
@@ -254,6 +277,7 @@ pub struct Quarantined {
     pub content_type: Option<String>,
     pub body: Option<String>,
     pub body_base64: String,
+    pub body_cut: bool,
 }
 
 #[derive(Deserialize)]

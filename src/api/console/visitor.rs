@@ -6,6 +6,7 @@ use http::Method;
 use http::request::Parts;
 
 use super::super::auth::Caller;
+use super::super::limits::UnderWay;
 use super::Pages;
 use super::calls::{Calls, with_query};
 use super::page;
@@ -21,6 +22,8 @@ pub struct Visitor {
     pub now: UnixMillis,
     /// Whether there is anything to sign out of.
     pub signed_in: bool,
+    /// A page is one request of its tenant, whatever the page asks of the API.
+    _under_way: Option<UnderWay>,
 }
 
 impl Visitor {
@@ -49,7 +52,10 @@ impl FromRequestParts<Pages> for Visitor {
         let Some(caller) = caller else {
             return Err(sign_in_first(parts));
         };
+        let under_way = api.gate.take(&caller);
+        let under_way = under_way.map_err(|problem| page::refused(&problem))?;
         Ok(Self {
+            _under_way: under_way,
             calls: Calls::new(pages.routes.clone(), caller.clone()),
             signed_in: !api.gate.is_open() || caller != Caller::Admin,
             caller,

@@ -81,6 +81,11 @@ pub fn limit() -> Value {
     json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 })
 }
 
+/// How much of each body is shown at most.
+pub fn body_bytes() -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": super::super::extract::BODY_BYTES_MAX })
+}
+
 /// What goes on where the page before ended, where it is not said what it looks like.
 pub fn number_cursor() -> Value {
     json!({ "type": "string", "pattern": "^[0-9]{1,19}$" })

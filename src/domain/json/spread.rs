@@ -1,13 +1,16 @@
 //! JSON over several lines, for people to read.
 
+/// How deep indents grow: what is nested on purpose must not become many times as long.
+const INDENTS_MAX: usize = 16;
+
 /// JSON text with line breaks and indents; members and numbers stay as they were written.
-/// For text that is valid JSON.
+/// For text that is valid JSON. At most some thirty times as long as the text.
 pub fn spread(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     let indent = |out: &mut String, depth: usize| {
         out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
+        out.extend(std::iter::repeat_n("  ", depth.min(INDENTS_MAX)));
     };
     let mut chars = json.chars().filter(|c| !c.is_control()).peekable();
     while let Some(c) = chars.next() {
@@ -69,6 +72,8 @@ mod tests {
             "}",
         ];
         assert_eq!(spread(text).lines().collect::<Vec<_>>(), expected);
+        let nested = "[".repeat(1000) + "1,1" + &"]".repeat(1000);
+        assert!(spread(&nested).len() < nested.len() * 2 * (INDENTS_MAX + 2));
         let value: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&spread(text)).unwrap(),

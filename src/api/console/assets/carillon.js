@@ -1,26 +1,13 @@
 // What makes the pages live. Every page works without it.
 "use strict";
 
-// A token in the fragment signs in: it is never sent but in this one request.
-function signInByFragment() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (!given) return false;
-  const to = location.pathname === "/sign-in"
-    ? new URLSearchParams(location.search).get("to") || "/"
-    : location.pathname + location.search;
-  history.replaceState(null, "", location.pathname + location.search);
-  const embedded = window.top !== window.self ? "yes" : "";
-  const body = new URLSearchParams({ token: given, embedded, to });
-  fetch("/sign-in", { method: "POST", body, redirect: "manual" })
-    .then(() => location.replace(to));
-  return true;
-}
+const inFrame = window.top !== window.self;
 
 function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-// "5m ago", as the server says it.
+// "5m ago", beside the time itself.
 function inWords(ms) {
   const s = Math.floor(Math.abs(ms) / 1000);
   if (s < 1) return "now";
@@ -31,15 +18,62 @@ function inWords(ms) {
 
 function tellTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
-    const words = inWords(Date.parse(time.dateTime) - Date.now());
-    if (time.textContent !== words) time.textContent = words;
+    time.dataset.ago = inWords(Date.parse(time.dateTime) - Date.now());
+    time.title = time.dateTime;
   }
+}
+
+function ready(part) {
+  for (const button of part.querySelectorAll("[data-copy]")) button.hidden = false;
+  tellTimes();
+}
+
+// Puts the page of an answer in place of this one; whether there is one.
+function putInPlace(text) {
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  const main = fresh.getElementById("main");
+  if (!main) return false;
+  document.title = fresh.title;
+  document.getElementById("main").replaceWith(main);
+  if (main.dataset.at) history.replaceState(null, "", main.dataset.at);
+  ready(main);
+  const told = main.querySelector("[data-told]") ?? main.querySelector("[aria-invalid]");
+  // What has the focus is read out by itself.
+  if (told) told.focus();
+  else say("Done.");
+  return true;
+}
+
+// A token in the fragment signs in: it is never sent but in this one request.
+async function signInByFragment() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!token) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  const isSignedIn = document.querySelector("form[action='/sign-out']");
+  // A page that shows this one in a frame knows who looks; a link from anywhere does not.
+  if (isSignedIn && !inFrame && !confirm("Sign in with the token of this link instead?")) return false;
+  const to = location.pathname === "/sign-in"
+    ? new URLSearchParams(location.search).get("to") ?? "/"
+    : location.pathname + location.search;
+  const body = new URLSearchParams({ token, in_frame: inFrame ? "yes" : "", to });
+  try {
+    const answer = await fetch("/sign-in", { method: "POST", body });
+    // Where to is the server's to say: it knows which pages are its own.
+    if (answer.ok && answer.redirected) {
+      location.replace(answer.url);
+      return true;
+    }
+    if (!putInPlace(await answer.text())) say("That token was refused.");
+  } catch {
+    say("The server did not answer. Load the page again.");
+  }
+  return false;
 }
 
 // Parts of the page that are live are asked for again, and put in place where they changed.
 let asking = false;
 async function refresh() {
-  if (asking || document.hidden) return;
+  if (asking || document.hidden || !document.querySelector("[data-live]")) return;
   asking = true;
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
@@ -66,46 +100,74 @@ async function refresh() {
   }
 }
 
+// Listens while the page is looked at: a browser has few connections to one server.
+let news = null;
+let again = 0;
+function isLive(yes) {
+  const told = document.getElementById("live");
+  told.hidden = yes;
+  if (!yes && !told.dataset.since) told.dataset.since = new Date().toISOString().slice(11, 19);
+  if (yes) delete told.dataset.since;
+  told.textContent = yes ? "" : `Not live since ${told.dataset.since}.`;
+}
+
 function listen() {
-  if (!document.querySelector("[data-live]")) return;
-  const news = new EventSource("/live");
+  clearTimeout(again);
+  if (news || document.hidden || !document.querySelector("[data-live]")) return;
+  news = new EventSource("/live");
+  news.addEventListener("open", () => isLive(true));
   news.addEventListener("news", refresh);
-  addEventListener("pagehide", () => news.close());
+  news.addEventListener("beat", refresh);
+  news.addEventListener("error", () => {
+    isLive(false);
+    // The browser tries again by itself, but not after a refusal.
+    if (news?.readyState !== EventSource.CLOSED) return;
+    news = null;
+    again = setTimeout(listen, 15000);
+  });
+}
+
+function silence() {
+  clearTimeout(again);
+  news?.close();
+  news = null;
 }
 
 // A form that is answered in place: the page stays where it is, and what is new is said.
 async function answerInPlace(event) {
   const form = event.target;
   const button = event.submitter;
-  if (button?.dataset.sure && !confirm(button.dataset.sure)) {
-    event.preventDefault();
-    return;
-  }
   if (!form.matches("[data-in-place]")) return;
   event.preventDefault();
+  if (form.ariaBusy === "true") return;
+  form.ariaBusy = "true";
   const body = new URLSearchParams(new FormData(form, button));
-  button?.setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch(form.action || location.href, { method: "POST", body });
-    if (answer.redirected) {
+    const answer = await fetch(form.action, { method: "POST", body });
+    const isSignIn = answer.redirected && new URL(answer.url).pathname === "/sign-in";
+    if (isSignIn) {
+      // What was typed stays.
+      fail(form, "You are not signed in any more. Sign in in another tab, then press it again.");
+    } else if (answer.redirected) {
       location.assign(answer.url);
-      return;
-    }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const main = fresh.getElementById("main");
-    document.getElementById("main").replaceWith(main);
-    ready(main);
-    const told = main.querySelector(".notice, .once, #explained-title");
-    say(told ? told.textContent.trim() : "Done.");
-    if (told) {
-      told.tabIndex = -1;
-      told.focus({ preventScroll: false });
+    } else if (!putInPlace(await answer.text())) {
+      fail(form, `That did not work: the server answered ${answer.status}.`);
+    } else {
+      listen();
     }
   } catch {
-    button?.removeAttribute("aria-busy");
-    say("The server did not answer. Try again.");
-    alert("The server did not answer. Try again.");
+    fail(form, "The server did not answer. Try again.");
+  } finally {
+    form.ariaBusy = null;
   }
+}
+
+function fail(form, text) {
+  const told = form.querySelector(".failed") ?? document.createElement("p");
+  told.className = "failed notice bad";
+  told.setAttribute("role", "alert");
+  told.textContent = text;
+  form.append(told);
 }
 
 async function copy(event) {
@@ -124,15 +186,25 @@ async function copy(event) {
   }
 }
 
-function ready(part) {
-  for (const button of part.querySelectorAll("[data-copy]")) button.hidden = false;
-  tellTimes();
-}
-
-if (!signInByFragment()) {
+async function begin() {
+  if (await signInByFragment()) return;
+  const at = document.getElementById("main").dataset.at;
+  if (at) history.replaceState(null, "", at);
   document.addEventListener("submit", answerInPlace);
   document.addEventListener("click", copy);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return silence();
+    listen();
+    refresh();
+  });
+  addEventListener("pagehide", silence);
+  addEventListener("pageshow", listen);
   ready(document);
   setInterval(tellTimes, 5000);
   listen();
+  const first = document.querySelector("#main [data-told]") ?? document.getElementById("token");
+  // A frame must not take the focus from the page around it.
+  if (!inFrame) first?.focus();
 }
+
+begin();

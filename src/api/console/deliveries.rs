@@ -1,0 +1,73 @@
+//! One delivery: what became of it, its attempts with what was sent and what came back.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::Response;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::super::extract::Query;
+use super::calls::with_query;
+use super::page::{Frame, Notice, failed, render};
+use super::view::{Attempt, Delivery, List};
+use super::visitor::Visitor;
+
+/// Attempts on a page, each with its bodies.
+const SHOWN: &str = "10";
+
+#[derive(Template)]
+#[template(path = "delivery.html")]
+struct DeliveryPage {
+    frame: Frame,
+    delivery: Delivery,
+    attempts: Vec<Attempt>,
+    /// The address of the page with those before.
+    next: Option<String>,
+    /// Why they cannot be shown.
+    trouble: Option<Notice>,
+    notice: Option<Notice>,
+}
+
+/// What became of one.
+pub async fn show(visitor: Visitor, Path(id): Path<String>, query: Query) -> Response {
+    let cursor = query.text("cursor").unwrap_or_default();
+    one(&visitor, &id, cursor, None).await
+}
+
+/// Sends one again.
+pub async fn redeliver(visitor: Visitor, Path(id): Path<String>) -> Response {
+    let path = ["deliveries", &id, "redeliver"];
+    let sent: Result<Value, _> = visitor.calls.send(Method::POST, &path, &json!({})).await;
+    let notice = match sent {
+        Ok(_) => Notice::good("It is sent again: its next attempt appears here."),
+        Err(refusal) => Notice::bad(&refusal),
+    };
+    one(&visitor, &id, "", notice).await
+}
+
+async fn one(visitor: &Visitor, id: &str, cursor: &str, notice: Option<Notice>) -> Response {
+    let calls = &visitor.calls;
+    let without_bodies = [("body_bytes", "0")];
+    let delivery: Delivery = match calls.get(&["deliveries", id], &without_bodies).await {
+        Ok(delivery) => delivery,
+        Err(refusal) => return failed(visitor, "attempts", &refusal),
+    };
+    let query = [("delivery", id), ("limit", SHOWN), ("cursor", cursor)];
+    let found: Result<List<Attempt>, _> = calls.get(&["attempts"], &query).await;
+    let (found, trouble) = match found {
+        Ok(found) => (found, None),
+        Err(refusal) => (List::nothing(), Notice::bad(&refusal)),
+    };
+    let own = format!("/deliveries/{id}");
+    let next = found
+        .next
+        .map(|cursor| with_query(&own, &[("cursor", &cursor)]));
+    render(&DeliveryPage {
+        frame: Frame::of(visitor, "attempts", format!("Delivery {id}")),
+        delivery,
+        attempts: found.items,
+        next,
+        trouble,
+        notice,
+    })
+}
