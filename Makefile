@@ -26,8 +26,11 @@ demo: ## See the main job at work, embedded: builds, runs under 30 s, ends by it
 demo-keep: ## The same, and go on serving to try things out; Ctrl-C ends it
 	$(CARGO) run --quiet --locked -- demo --keep
 
-test: ## Run every test (starts RabbitMQ and Redis of its own)
-	tests/services/run.sh $(CARGO) test --locked
+test: ## Run every test (starts RabbitMQ, Redis and a browser of its own)
+	tests/services/run.sh sh -c '$(CARGO) test --locked && tests/browser/run.sh'
+
+test-browser: ## The console in Chromium alone; SHOTS=folder writes a picture of every page
+	tests/browser/run.sh
 
 lint: ## Formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) fmt --all --check
@@ -107,5 +110,5 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test lint audit sbom bench bench-production bench-lanes fuzz schemathesis \
+.PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-lanes fuzz schemathesis \
 	openapi-lint build docs man fmt clean

@@ -105,7 +105,7 @@ pub async fn act(visitor: Visitor, form: Form) -> Response {
     let done = match form.text("discard") {
         "" => redrive(&visitor, &asked, form.text("until"), false)
             .await
-            .map(sent),
+            .map(|done| sent(&done)),
         discarded => {
             let path = ["dead-letters", discarded];
             let done = visitor
@@ -122,7 +122,7 @@ pub async fn act(visitor: Visitor, form: Form) -> Response {
     page(&visitor, asked, notice).await
 }
 
-fn sent(redriven: Redriven) -> String {
+fn sent(redriven: &Redriven) -> String {
     match redriven.redriven {
         1 => "1 dead letter is sent again.".to_owned(),
         n => format!("{n} dead letters are sent again."),

@@ -28,6 +28,13 @@ struct DeliveryPage {
     notice: Option<Notice>,
 }
 
+impl DeliveryPage {
+    /// Whether the Test action made it, which sends nothing again.
+    fn is_test(&self) -> bool {
+        self.attempts.first().is_some_and(|attempt| attempt.test)
+    }
+}
+
 /// What became of one.
 pub async fn show(visitor: Visitor, Path(id): Path<String>, query: Query) -> Response {
     let cursor = query.text("cursor").unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The first page: how it is going.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::response::Response;
 
@@ -20,8 +22,8 @@ struct OverviewPage {
     bars: Vec<Bar>,
     /// Attempts of the busiest minute.
     most: u64,
-    /// What the endpoints are called that fail most.
-    names: Vec<String>,
+    /// What the subscriptions are called that are shown, by their ids.
+    names: BTreeMap<String, String>,
     failures: Vec<Attempt>,
     /// Why they cannot be shown.
     trouble: Option<Notice>,
@@ -47,15 +49,9 @@ pub async fn show(visitor: Visitor) -> Response {
     let failures: Result<List<Attempt>, _> = visitor.calls.get(&["attempts"], &query).await;
     let trouble = failures.as_ref().err().and_then(Notice::bad);
     let failures = failures.unwrap_or_else(|_| List::nothing()).items;
-    let mut names = Vec::with_capacity(overview.worst.len());
-    for worst in &overview.worst {
-        let id = worst.subscription_id.as_str();
-        let found = visitor
-            .calls
-            .get::<Subscription>(&["subscriptions", id], &[])
-            .await;
-        names.push(found.map_or(id.to_owned(), |found| found.name().to_owned()));
-    }
+    let of_worst = overview.worst.iter().map(|worst| &worst.subscription_id);
+    let of_failures = failures.iter().map(|failure| &failure.subscription_id);
+    let names = names_of(&visitor, of_worst.chain(of_failures)).await;
     let most = overview
         .minutes
         .iter()
@@ -71,6 +67,43 @@ pub async fn show(visitor: Visitor) -> Response {
         trouble,
         overview,
     })
+}
+
+/// What subscriptions are called; those that are gone are called by their ids.
+async fn names_of(
+    visitor: &Visitor,
+    ids: impl Iterator<Item = &String>,
+) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for id in ids {
+        if names.contains_key(id) {
+            continue;
+        }
+        let path = ["subscriptions", id.as_str()];
+        let found = visitor.calls.get::<Subscription>(&path, &[]).await;
+        let name = found.map_or(id.clone(), |found| found.name().to_owned());
+        names.insert(id.clone(), name);
+    }
+    names
+}
+
+impl OverviewPage {
+    fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.names.get(id).map_or(id, String::as_str)
+    }
+
+    /// What waits where, in the order of its way.
+    fn queues(&self) -> Vec<(&'static str, u64)> {
+        let named = [
+            ("events", "Events waiting"),
+            ("deliveries", "Deliveries waiting"),
+            ("dead-letters", "Dead letters"),
+            ("quarantine", "In quarantine"),
+        ];
+        let sizes = self.overview.queues.as_ref();
+        let size = |(queue, name)| Some((name, *sizes?.get(queue)?));
+        named.into_iter().filter_map(size).collect()
+    }
 }
 
 fn bar(n: usize, minute: &Minute, most: u64) -> Bar {
