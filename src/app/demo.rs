@@ -215,7 +215,7 @@ async fn look_around(api: &Api, carillon: &Carillon) -> anyhow::Result<()> {
     let base = &api.base;
     println!(
         "
-Carillon goes on serving. In another terminal:
+Carillon goes on serving. Open {base}/ in a browser, or in another terminal:
   carillon subscriptions list
   carillon attempts list --outcome failed
   carillon dead-letters list

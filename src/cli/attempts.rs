@@ -95,6 +95,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<(), CliError> {
         }
     } else {
         print_table(look, items, now)?;
+        if let Some(failed) = items.iter().find(|item| item["outcome"] == "failed") {
+            let id = text_of(failed, "delivery_id");
+            output::note(&format!(
+                "the last that failed: carillon deliveries show {id}; --verbose shows requests and responses"
+            ));
+        }
     }
     if !page["next"].is_null() {
         output::note(&format!(

@@ -89,6 +89,10 @@ async fn show(client: &ApiClient, id: &str, as_json: bool) -> Result<(), CliErro
         }
         other => other.replace('_', " "),
     };
+    let items = told["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    let detail = items
+        .first()
+        .map_or(String::new(), |last| text_of(last, "detail"));
     let pairs = [
         ("delivery", output::visible(id)),
         ("state", look.paint(tone(&told), &state)),
@@ -96,9 +100,9 @@ async fn show(client: &ApiClient, id: &str, as_json: bool) -> Result<(), CliErro
         ("event type", text_of(&told, "event_type")),
         ("tenant", text_of(&told, "tenant")),
         ("subscription", text_of(&told, "subscription_id")),
+        ("last attempt", detail),
     ];
     output::fields(look, &pairs)?;
-    let items = told["attempts"].as_array().map_or(&[][..], Vec::as_slice);
     if items.is_empty() {
         output::note("no attempt is recorded any more");
         return Ok(());

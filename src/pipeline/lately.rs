@@ -84,7 +84,8 @@ mod tests {
         lately.note(&attempt("sub_1", "acme", true), UnixMillis(0));
         assert!(admin.has_changed().unwrap() && own.has_changed().unwrap());
         assert!(!other.has_changed().unwrap());
-        (admin.mark_unchanged(), own.mark_unchanged());
+        admin.mark_unchanged();
+        own.mark_unchanged();
         let mut shared = attempt("sub_2", "acme", false);
         shared.shared = true;
         lately.note(&shared, UnixMillis(0));
