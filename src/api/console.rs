@@ -5,6 +5,7 @@
 //! the visitor's token does there, and nothing else. Its look is in `assets/`, its pages are in
 //! `templates/`.
 
+mod asked;
 mod assets;
 mod attempts;
 mod calls;

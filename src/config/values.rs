@@ -292,12 +292,11 @@ pub struct PageOrigin(String);
 impl PageOrigin {
     /// An origin; a slash behind it is no part of it.
     pub fn parse(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok();
-        let origin = url.filter(|url| matches!(url.scheme(), "http" | "https"));
-        let origin = origin.map(|url| url.origin().ascii_serialization());
-        // With a path, or anything else behind it, it is more than an origin.
-        let origin = origin.filter(|origin| text.trim_end_matches('/') == origin);
-        origin.map(Self)
+        let url = Url::parse(text).ok()?;
+        let is_origin = matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && !text.contains(['?', '#', '@', '\\']);
+        is_origin.then(|| Self(url.origin().ascii_serialization()))
     }
 
     /// Its text.

@@ -147,11 +147,17 @@ impl Recent {
         if !self.endpoints.contains_key(&attempt.subscription) && !self.has_room(minute) {
             return;
         }
-        let endpoint = self.endpoints.entry(attempt.subscription.clone());
-        let endpoint = endpoint.or_insert_with(|| Endpoint {
-            tenant: (!attempt.shared).then(|| attempt.tenant.clone()),
+        let tenant = (!attempt.shared).then_some(&attempt.tenant);
+        let new = || Endpoint {
+            tenant: tenant.cloned(),
             activity: Activity::default(),
-        });
+        };
+        let endpoint = self.endpoints.entry(attempt.subscription.clone());
+        let endpoint = endpoint.or_insert_with(new);
+        // Deleted and declared again, it may be another tenant's.
+        if endpoint.tenant.as_ref() != tenant {
+            *endpoint = new();
+        }
         endpoint.activity.note(minute, &one);
     }
 
@@ -302,6 +308,8 @@ pub(crate) mod tests {
         let all = recent.summary(None, at(1), 2);
         assert_eq!(all.sum.failed, 5);
         assert_eq!(all.worst.len(), 2);
+        recent.note(&attempt("sub_a", "bell", true), at(2));
+        assert_eq!(recent.summary(Some(&acme), at(2), 9).sum.failed, 1);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::domain::id::TenantId;
 use crate::domain::recent::{Recent, Summary};
 use crate::domain::timestamp::UnixMillis;
 
-/// Those that listen at the same time: all of them, and those of one tenant.
-const LISTENERS_MAX: usize = 200;
+/// Those that listen at the same time: the admin's, those of all tenants, and those of one.
+const LISTENERS_OF_ADMIN_MAX: usize = 50;
+const LISTENERS_OF_TENANTS_MAX: usize = 150;
 const LISTENERS_OF_TENANT_MAX: usize = 20;
 
 /// Counts attempts, and tells that there was one.
@@ -53,13 +54,15 @@ impl Lately {
         state
             .listeners
             .retain(|_, count| count.receiver_count() > 0);
-        let all = state.listeners.values().map(watch::Sender::receiver_count);
-        if all.sum::<usize>() >= LISTENERS_MAX {
-            return None;
-        }
+        let of_tenants = state.listeners.iter().filter(|(of, _)| of.is_some());
+        let of_tenants = of_tenants.map(|(_, count)| count.receiver_count());
+        let has_room = tenant.is_none() || of_tenants.sum::<usize>() < LISTENERS_OF_TENANTS_MAX;
+        let own_max = match tenant {
+            None => LISTENERS_OF_ADMIN_MAX,
+            Some(_) => LISTENERS_OF_TENANT_MAX,
+        };
         let count = state.listeners.entry(tenant.cloned()).or_default();
-        let has_room = tenant.is_none() || count.receiver_count() < LISTENERS_OF_TENANT_MAX;
-        has_room.then(|| count.subscribe())
+        (has_room && count.receiver_count() < own_max).then(|| count.subscribe())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,9 +102,12 @@ mod tests {
         let of = |n| lately.listen(Some(&tenant(n)));
         let mut all: Vec<_> = (0..=LISTENERS_OF_TENANT_MAX).map_while(|_| of(0)).collect();
         assert_eq!(all.len(), LISTENERS_OF_TENANT_MAX);
-        all.extend((0..LISTENERS_MAX).map_while(|_| lately.listen(None)));
-        assert_eq!(all.len(), LISTENERS_MAX);
+        all.extend((1..=LISTENERS_OF_TENANTS_MAX).map_while(of));
+        assert_eq!(all.len(), LISTENERS_OF_TENANTS_MAX);
         assert!(of(1).is_none());
+        // Tenants leave room for the admin.
+        let admin = (0..=LISTENERS_OF_ADMIN_MAX).map_while(|_| lately.listen(None));
+        assert_eq!(admin.collect::<Vec<_>>().len(), LISTENERS_OF_ADMIN_MAX);
         all.clear();
         assert!(of(0).is_some(), "whoever went away makes room");
     }

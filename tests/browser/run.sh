@@ -7,12 +7,17 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-work=${CARGO_TARGET_DIR:-$root/target}/browser
+target=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")
+work=$target/browser
+if [ -n "${SHOTS:-}" ]; then
+  SHOTS=$(realpath -m "$SHOTS")
+  export SHOTS
+fi
 
 chromium=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
 if [ -z "$chromium" ] || ! command -v npm >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "These tests need Chromium, Node.js (20 or later) and npm; CHROMIUM names the browser." >&2
+    echo "These tests need Chromium, Node.js (18 or later) and npm; CHROMIUM names the browser." >&2
     exit 1
   fi
   echo "run.sh: installing chromium, nodejs, npm"
@@ -34,4 +39,4 @@ cp "$here"/package.json "$here"/package-lock.json "$here"/*.mjs "$work"/
 (cd "$work" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund --silent)
 (cd "$root" && "${CARGO:-cargo}" build --locked --bin carillon)
 cd "$work"
-CHROMIUM=$chromium CARILLON=${CARGO_TARGET_DIR:-$root/target}/debug/carillon exec npm test --silent
+CHROMIUM=$chromium CARILLON=$target/debug/carillon exec npm test --silent

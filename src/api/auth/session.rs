@@ -21,6 +21,8 @@ const NAME: &str = "carillon_session";
 /// The same where it is known that the visitor's connection is TLS: nobody else can have set a
 /// cookie of this name (RFC 6265bis section 4.1.3.2).
 const NAME_BY_TLS: &str = "__Host-carillon_session";
+/// The same in a frame: it is sent there alone, and counts before the other.
+const NAME_IN_FRAME: &str = "__Host-carillon_frame";
 /// How long the admin stays signed in.
 const ADMIN_FOR: Duration = Duration::from_secs(12 * 3600);
 
@@ -108,27 +110,37 @@ pub fn keep(headers: &HeaderMap, value: &str, seconds: u64, in_frame: bool) -> S
         (true, false) => "SameSite=Lax; Secure",
         (false, _) => "SameSite=Lax",
     };
-    let name = name(headers);
+    let name = match (is_tls(headers), in_frame) {
+        (true, true) => NAME_IN_FRAME,
+        (true, false) => NAME_BY_TLS,
+        (false, _) => NAME,
+    };
     format!("{name}={value}; Path=/; HttpOnly; Max-Age={seconds}; {scope}")
 }
 
 /// The value of the cookie (RFC 6265 section 5.4).
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let name = name(headers);
-    let all = headers.get_all(COOKIE).iter();
-    let all = all.filter_map(|line| line.to_str().ok());
-    let mut pairs = all.flat_map(|line| line.split(';'));
-    pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+    let names: &[&str] = match is_tls(headers) {
+        true => &[NAME_IN_FRAME, NAME_BY_TLS],
+        false => &[NAME],
+    };
+    let lines = || {
+        headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+    };
+    names.iter().find_map(|name| {
+        let mut pairs = lines().flat_map(|line| line.split(';'));
+        pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+    })
 }
 
-fn name(headers: &HeaderMap) -> &'static str {
-    if is_tls(headers) { NAME_BY_TLS } else { NAME }
-}
-
-/// Whether a proxy says that the visitor came by TLS.
+/// Whether a proxy says that the visitor came by TLS: the first of several, if there are.
 fn is_tls(headers: &HeaderMap) -> bool {
     let forwarded = headers.get("x-forwarded-proto");
-    forwarded.is_some_and(|proto| proto.as_bytes() == b"https")
+    let first = forwarded.and_then(|proto| proto.to_str().ok()?.split(',').next());
+    first.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
 }
 
 /// Browsers say of what they send whether the page is of the same origin (Fetch Metadata), and
@@ -212,7 +224,12 @@ mod tests {
         for (plain, proto, in_frame, expected) in [
             (true, "http", true, "SameSite=Lax"),
             (false, "https", false, "SameSite=Lax; Secure"),
-            (false, "https", true, "SameSite=None; Secure; Partitioned"),
+            (
+                false,
+                "HTTPS, http",
+                true,
+                "SameSite=None; Secure; Partitioned",
+            ),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-proto", proto.parse().unwrap());
@@ -228,6 +245,17 @@ mod tests {
             headers.insert("x-forwarded-proto", other.parse().unwrap());
             assert_eq!(gate.looks(&headers, NOW), None, "{kept}");
         }
+        // In a frame, whoever is signed in there counts.
+        let acme = TenantId::parse("acme").unwrap();
+        let framed = gate.write(&TenantToken {
+            tenant: acme.clone(),
+            expires_at: NOW.after(Duration::from_secs(60)),
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-proto", "https".parse().unwrap());
+        let both = format!("{NAME_BY_TLS}={}; {NAME_IN_FRAME}={}", *value, *framed);
+        headers.insert(COOKIE, both.parse().unwrap());
+        assert_eq!(gate.looks(&headers, NOW), Some(Caller::Tenant(acme)));
         let mut headers = HeaderMap::new();
         headers.insert(ORIGIN, "https://c.example".parse().unwrap());
         assert!(keep(&headers, "x", 60, false).ends_with("; Secure"));

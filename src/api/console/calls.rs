@@ -163,14 +163,19 @@ pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
     }
 }
 
-/// The path of a resource, each part of it escaped.
-fn target(path: &[&str]) -> String {
-    let mut target = "/v1".to_owned();
-    for part in path {
-        target.push('/');
-        target.extend(percent(part));
+/// The path of a resource of the API.
+fn target(parts: &[&str]) -> String {
+    format!("/v1{}", path(parts))
+}
+
+/// A path, each part of it escaped.
+pub fn path(parts: &[&str]) -> String {
+    let mut path = String::new();
+    for part in parts {
+        path.push('/');
+        path.extend(percent(part));
     }
-    target
+    path
 }
 
 /// Every byte escaped (RFC 3986 section 2.1) that is not unreserved.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::extract::Query;
-use super::calls::{Refusal, with_query};
+use super::asked::Asked;
+use super::calls::Refusal;
 use super::page::{Form, Frame, Notice, Question, ask, failed, render_as};
 use super::view::{DeadLetter, List};
 use super::visitor::Visitor;
@@ -23,83 +24,47 @@ struct DeadLettersPage {
     asked: Asked,
     reasons: Vec<&'static str>,
     letters: Vec<DeadLetter>,
-    /// How many match in all, until then.
-    matched: u64,
+    /// How many match in all, until then; `None` where they cannot be counted.
+    matched: Option<u64>,
     until: String,
-    /// Whether they cannot be shown.
-    is_refused: bool,
+    /// Why they cannot be shown, or not counted.
+    trouble: Option<Notice>,
     notice: Option<Notice>,
 }
 
-/// Which ones, as the fields of the page's form.
-struct Asked {
-    tenant: String,
-    subscription: String,
-    reason: String,
-    since: String,
+const ASKED: [&str; 4] = ["tenant", "subscription", "reason", "since"];
+
+/// The document of a redrive of those that were given up before `until`.
+fn document(asked: &Asked, until: &str, dry_run: bool) -> Value {
+    let given = asked.given().chain([("until", until)]);
+    let document = given.map(|(name, value)| (name.to_owned(), json!(value)));
+    let mut document: Map<_, _> = document.collect();
+    document.insert("dry_run".to_owned(), dry_run.into());
+    document.into()
 }
 
-impl Asked {
-    fn read<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Self {
-        let text = |name| text(name).unwrap_or_default().trim().to_owned();
-        Self {
-            tenant: text("tenant"),
-            subscription: text("subscription"),
-            reason: text("reason"),
-            since: text("since"),
-        }
-    }
-
-    fn pairs(&self) -> [(&str, &str); 4] {
-        [
-            ("tenant", &self.tenant),
-            ("subscription", &self.subscription),
-            ("reason", &self.reason),
-            ("since", &self.since),
-        ]
-    }
-
-    /// Whether anything is.
-    fn is_any(&self) -> bool {
-        self.pairs().iter().any(|(_, value)| !value.is_empty())
-    }
-
-    /// The same as the document of a redrive of those that were given up before `until`.
-    fn document(&self, until: &str, dry_run: bool) -> Value {
-        let pairs = self.pairs().into_iter().chain([("until", until)]);
-        let named = pairs.filter(|(_, value)| !value.is_empty());
-        let document = named.map(|(name, value)| (name.to_owned(), json!(value)));
-        let mut document: Map<_, _> = document.collect();
-        document.insert("dry_run".to_owned(), dry_run.into());
-        document.into()
-    }
-
-    /// What it is, in words that end a question.
-    fn words(&self) -> String {
-        let named = self
-            .pairs()
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty());
-        let named: Vec<_> = named
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        match named.as_slice() {
-            [] => "all there are".to_owned(),
-            some => some.join(", "),
-        }
+/// What is asked for, in words that end a question.
+fn words(asked: &Asked) -> String {
+    let given = asked.given().map(|(name, value)| format!("{name} {value}"));
+    let given: Vec<_> = given.collect();
+    match given.as_slice() {
+        [] => "all there are".to_owned(),
+        some => some.join(", "),
     }
 }
 
 /// The oldest that match.
 pub async fn list(visitor: Visitor, query: Query) -> Response {
-    let asked = Asked::read(|name| query.text(name));
+    let asked = Asked::of_query(&query, &ASKED);
     page(&visitor, asked, None).await
 }
 
 /// Sends again all that match, or discards one.
 pub async fn act(visitor: Visitor, form: Form) -> Response {
-    let asked = Asked::read(|name| Some(form.text(name)));
-    if !form.is_sure() {
+    let asked = Asked::of_form(&form, &ASKED);
+    // What is said yes to is what was there when it was shown.
+    let is_about_some = !(form.text("discard").is_empty() && form.text("until").is_empty());
+    if !form.is_sure() || !is_about_some {
         return question(&visitor, &asked, &form).await;
     }
     let done = match form.text("discard") {
@@ -131,7 +96,7 @@ fn sent(redriven: &Redriven) -> String {
 
 /// Asks first, and says how many it is about.
 async fn question(visitor: &Visitor, asked: &Asked, form: &Form) -> Response {
-    let back = with_query("/dead-letters", &asked.pairs());
+    let back = asked.at("/dead-letters", "");
     let question = |title, text, yes| Question {
         section: "dead-letters",
         title,
@@ -147,7 +112,7 @@ async fn question(visitor: &Visitor, asked: &Asked, form: &Form) -> Response {
     }
     match redrive(visitor, asked, form.text("until"), true).await {
         Ok(Redriven { matched, .. }) => {
-            let title = format!("Send {matched} again ({})?", asked.words());
+            let title = format!("Send {matched} again ({})?", words(asked));
             let text = "Each has a fresh series of attempts. Those given up since the list was \
                         shown stay where they are.";
             ask(visitor, question(title, text, "Send again"), form)
@@ -170,37 +135,32 @@ async fn redrive(
     dry_run: bool,
 ) -> Result<Redriven, Refusal> {
     let path = ["dead-letters", "redrive"];
-    let document = asked.document(until, dry_run);
+    let document = document(asked, until, dry_run);
     visitor.calls.send(Method::POST, &path, &document).await
 }
 
-async fn page(visitor: &Visitor, asked: Asked, mut notice: Option<Notice>) -> Response {
-    let mut pairs = asked.pairs().to_vec();
-    pairs.push(("limit", SHOWN));
+async fn page(visitor: &Visitor, asked: Asked, notice: Option<Notice>) -> Response {
     let until = visitor.now.to_string();
-    let found = visitor.calls.get(&["dead-letters"], &pairs).await;
-    let found = match found {
-        Ok(List { items, .. }) if items.is_empty() => Ok((items, 0)),
-        Ok(List { items, .. }) => {
-            let counted = redrive(visitor, &asked, &until, true).await;
-            counted.map(|counted| (items, counted.matched))
-        }
-        Err(refusal) => Err(refusal),
+    let pairs = asked.with(&[("limit", SHOWN)]);
+    let found: Result<List<DeadLetter>, _> = visitor.calls.get(&["dead-letters"], &pairs).await;
+    let counted = match &found {
+        Ok(found) if !found.items.is_empty() => Some(redrive(visitor, &asked, &until, true).await),
+        _ => None,
     };
-    let mut status = StatusCode::OK;
-    let (letters, matched) = found.unwrap_or_else(|refusal| {
-        notice = Notice::bad(&refusal);
-        status = refusal.status;
-        (Vec::new(), 0)
-    });
+    let refusal = found.as_ref().err();
+    let refusal = refusal.or(counted.as_ref().and_then(|counted| counted.as_ref().err()));
+    let status = found
+        .as_ref()
+        .err()
+        .map_or(StatusCode::OK, |refusal| refusal.status);
     let page = DeadLettersPage {
         frame: Frame::of(visitor, "dead-letters", "Dead letters"),
-        asked,
         reasons: DeadReason::ALL.iter().map(|reason| reason.code()).collect(),
-        letters,
-        matched,
+        trouble: refusal.and_then(Notice::bad),
+        letters: found.unwrap_or_else(|_| List::nothing()).items,
+        matched: counted.and_then(Result::ok).map(|counted| counted.matched),
+        asked,
         until,
-        is_refused: status != StatusCode::OK,
         notice,
     };
     render_as(status, &page)

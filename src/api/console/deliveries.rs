@@ -7,13 +7,14 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::extract::Query;
-use super::calls::with_query;
+use super::calls::{path, with_query};
 use super::page::{Frame, Notice, failed, render};
 use super::view::{Attempt, Delivery, List};
 use super::visitor::Visitor;
 
-/// Attempts on a page, each with its bodies.
+/// Attempts on a page, and how much of each body.
 const SHOWN: &str = "10";
+const BODY_BYTES: &str = "65536";
 
 #[derive(Template)]
 #[template(path = "delivery.html")]
@@ -25,6 +26,8 @@ struct DeliveryPage {
     next: Option<String>,
     /// Why they cannot be shown.
     trouble: Option<Notice>,
+    /// The page's own address, where it is shown as the answer to something else.
+    at: Option<String>,
     notice: Option<Notice>,
 }
 
@@ -43,8 +46,11 @@ pub async fn show(visitor: Visitor, Path(id): Path<String>, query: Query) -> Res
 
 /// Sends one again.
 pub async fn redeliver(visitor: Visitor, Path(id): Path<String>) -> Response {
-    let path = ["deliveries", &id, "redeliver"];
-    let sent: Result<Value, _> = visitor.calls.send(Method::POST, &path, &json!({})).await;
+    let redeliver = ["deliveries", &id, "redeliver"];
+    let sent: Result<Value, _> = visitor
+        .calls
+        .send(Method::POST, &redeliver, &json!({}))
+        .await;
     let notice = match sent {
         Ok(_) => Notice::good("It is sent again: its next attempt appears here."),
         Err(refusal) => Notice::bad(&refusal),
@@ -59,13 +65,18 @@ async fn one(visitor: &Visitor, id: &str, cursor: &str, notice: Option<Notice>) 
         Ok(delivery) => delivery,
         Err(refusal) => return failed(visitor, "attempts", &refusal),
     };
-    let query = [("delivery", id), ("limit", SHOWN), ("cursor", cursor)];
+    let query = [
+        ("delivery", id),
+        ("limit", SHOWN),
+        ("cursor", cursor),
+        ("body_bytes", BODY_BYTES),
+    ];
     let found: Result<List<Attempt>, _> = calls.get(&["attempts"], &query).await;
     let (found, trouble) = match found {
         Ok(found) => (found, None),
         Err(refusal) => (List::nothing(), Notice::bad(&refusal)),
     };
-    let own = format!("/deliveries/{id}");
+    let own = path(&["deliveries", id]);
     let next = found
         .next
         .map(|cursor| with_query(&own, &[("cursor", &cursor)]));
@@ -75,6 +86,7 @@ async fn one(visitor: &Visitor, id: &str, cursor: &str, notice: Option<Notice>) 
         attempts: found.items,
         next,
         trouble,
+        at: notice.is_some().then_some(own),
         notice,
     })
 }

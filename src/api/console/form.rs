@@ -194,18 +194,16 @@ pub fn patch(from: &Fields, to: &Fields) -> Result<Value, Fault> {
             ));
         }
     }
-    let patch = match from.document()? {
-        Value::Object(current) => difference(&current, wanted),
-        _ => wanted,
+    let Value::Object(mut current) = from.document()? else {
+        return Ok(wanted.into());
     };
-    Ok(patch.into())
+    current.remove("tenant");
+    Ok(difference(&current, wanted).into())
 }
 
 /// The members of `to` that are others in `from`; null for those that it has not.
 fn difference(from: &Map<String, Value>, to: Map<String, Value>) -> Map<String, Value> {
-    let gone = from
-        .keys()
-        .filter(|name| !to.contains_key(*name) && *name != "tenant");
+    let gone = from.keys().filter(|name| !to.contains_key(*name));
     let mut patch: Map<_, _> = gone.map(|name| (name.clone(), Value::Null)).collect();
     for (name, wanted) in to {
         let value = match (from.get(&name), wanted) {
@@ -270,9 +268,9 @@ mod tests {
         json!({
             "id": "sub_1", "tenant": "acme", "url": "https://a.example/in", "format": "standard",
             "description": "Ours\nand yours", "enabled": true, "event_types": ["a.*", "b"],
-            "filter": {"data": {"n": [{"numeric": [">", 1.50]}]}},
+            "filter": {"tenant": ["a"], "data": {"n": [{"numeric": [">", 1.50]}]}},
             "headers": {"x-a": "1: 2", "x-b": ""}, "rate_limit": {"per_second": 0.5, "burst": 3},
-            "timeout_ms": 7000, "retry": {"schedule": ["5s"]}, "signing": "hmac-sha256",
+            "timeout_ms": 7000, "retry": {"max_attempts": 3}, "signing": "hmac-sha256",
             "disabled_reason": null, "created_at": "", "updated_at": "",
         })
     }
@@ -301,7 +299,7 @@ mod tests {
             ..Fields::of(&serde_json::from_value(shown()).unwrap())
         };
         let expected = json!({
-            "filter": {"data": {"n": null, "m": ["x"]}}, "headers": {"x-b": null},
+            "filter": {"tenant": null, "data": {"n": null, "m": ["x"]}}, "headers": {"x-b": null},
             "rate_limit": {"burst": null}, "retry": null, "description": null,
         });
         assert_eq!(

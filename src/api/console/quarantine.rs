@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::page::{Form, Frame, Notice, Question, ask, failed, render_as};
+use super::page::{Form, Frame, Notice, Question, ask, render_as};
 use super::view::{List, Quarantined};
 use super::visitor::Visitor;
 
@@ -19,6 +19,8 @@ struct QuarantinePage {
     messages: Vec<Quarantined>,
     /// What is put aside after the page was made stays when all are taken again.
     until: String,
+    /// Why they cannot be shown.
+    trouble: Option<Notice>,
     notice: Option<Notice>,
 }
 
@@ -55,17 +57,15 @@ pub async fn act(visitor: Visitor, form: Form) -> Response {
 }
 
 async fn page(visitor: &Visitor, notice: Option<Notice>) -> Response {
-    let found = visitor.calls.get(&["quarantine"], &SHOWN).await;
-    match found {
-        Ok(List { items, .. }) => render_as(
-            StatusCode::OK,
-            &QuarantinePage {
-                frame: Frame::of(visitor, "quarantine", "Quarantine"),
-                messages: items,
-                until: visitor.now.to_string(),
-                notice,
-            },
-        ),
-        Err(refusal) => failed(visitor, "quarantine", &refusal),
-    }
+    let found: Result<List<Quarantined>, _> = visitor.calls.get(&["quarantine"], &SHOWN).await;
+    let refusal = found.as_ref().err();
+    let status = refusal.map_or(StatusCode::OK, |refusal| refusal.status);
+    let page = QuarantinePage {
+        frame: Frame::of(visitor, "quarantine", "Quarantine"),
+        trouble: refusal.and_then(Notice::bad),
+        messages: found.unwrap_or_else(|_| List::nothing()).items,
+        until: visitor.now.to_string(),
+        notice,
+    };
+    render_as(status, &page)
 }

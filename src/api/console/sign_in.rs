@@ -18,12 +18,20 @@ struct SignInPage {
     to: String,
     /// What was wrong.
     fault: String,
+    /// Whether somebody is signed in already.
+    is_signed_in: bool,
 }
 
 /// The page that asks for a token.
-pub async fn show(query: Query) -> Response {
-    let to = query.text("to").unwrap_or_default().to_owned();
-    ask(StatusCode::OK, to, String::new())
+pub async fn show(State(pages): State<Pages>, headers: HeaderMap, query: Query) -> Response {
+    let now = pages.api.ports.clock.now();
+    let page = SignInPage {
+        frame: Frame::of_nobody("Sign in"),
+        to: query.text("to").unwrap_or_default().to_owned(),
+        fault: String::new(),
+        is_signed_in: pages.api.gate.looks(&headers, now).is_some(),
+    };
+    render_as(StatusCode::OK, &page)
 }
 
 /// Signs in, and goes on to the page that was asked for.
@@ -45,8 +53,13 @@ pub async fn enter(
     let session = match signed_in {
         Ok(session) => session,
         Err(problem) => {
-            let to = form.text("to").to_owned();
-            return ask(problem.status(), to, problem.detail().to_owned());
+            let page = SignInPage {
+                frame: Frame::of_nobody("Sign in"),
+                to: form.text("to").to_owned(),
+                fault: problem.detail().to_owned(),
+                is_signed_in: false,
+            };
+            return render_as(problem.status(), &page);
         }
     };
     let seconds = session.expires_at.since(now).as_secs();
@@ -73,11 +86,6 @@ fn with_cookies(mut response: Response, cookies: impl IntoIterator<Item = String
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response
-}
-
-fn ask(status: StatusCode, to: String, fault: String) -> Response {
-    let frame = Frame::of_nobody("Sign in");
-    render_as(status, &SignInPage { frame, to, fault })
 }
 
 /// A page of the console, and nothing else: whoever made the link must not choose where a

@@ -9,10 +9,10 @@ use http::{HeaderName, Method, StatusCode, header};
 
 use super::super::extract::Query;
 use super::Pages;
-use super::calls::Refusal;
+use super::calls::{Refusal, path as page_path};
 use super::form::{Fault, Fields, patch};
 use super::page::{Form, Frame, Notice, Question, ask, failed, render_as};
-use super::subscriptions::{Done, one};
+use super::subscriptions::{Done, shown};
 use super::view::Subscription;
 use super::visitor::Visitor;
 
@@ -102,14 +102,14 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
         Err(refusal) => return failed(&visitor, "subscriptions", &refusal),
     };
     if fields.signing != current.signing && !form.is_sure() {
-        let own = format!("/subscriptions/{id}");
+        let own = page_path(&["subscriptions", &id, "edit"]);
         let question = Question {
             section: "subscriptions",
             title: "Sign in another way?".to_owned(),
             text: "It gets another secret, shown once, and the old one ends at once: a receiver \
                    that does not know the new one refuses everything from now on.",
             yes: "Sign in the other way",
-            action: &format!("{own}/edit"),
+            action: &own,
             back: &own,
         };
         return ask(&visitor, question, &form);
@@ -135,7 +135,7 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
 }
 
 /// Shows what was written; with what the API warns of, and a secret if there is a new one.
-async fn saved(visitor: &Visitor, written: Subscription, said: &str) -> Response {
+async fn saved(visitor: &Visitor, mut written: Subscription, said: &str) -> Response {
     let warnings = written.warnings.iter();
     let warnings: Vec<&str> = warnings.map(|warning| warning.detail.as_str()).collect();
     let notice = match warnings.as_slice() {
@@ -146,11 +146,11 @@ async fn saved(visitor: &Visitor, written: Subscription, said: &str) -> Response
         }),
     };
     let done = Done {
-        secret: written.secret,
+        secret: written.secret.take(),
         notice,
         ..Done::default()
     };
-    one(visitor, &written.id, done).await
+    shown(visitor, written, done).await
 }
 
 fn fault_of(refusal: &Refusal) -> (StatusCode, Fault) {

@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::extract::Query;
-use super::calls::{Refusal, with_query};
+use super::asked::Asked;
+use super::calls::{Refusal, path};
 use super::page::{Form, Frame, Notice, Question, ask, failed, go, render, render_as};
 use super::view::{Attempt, Lane, List, Secret, Subscription};
 use super::visitor::Visitor;
@@ -27,35 +28,26 @@ const HEIGHT: u64 = 60;
 #[template(path = "subscriptions.html")]
 struct ListPage {
     frame: Frame,
-    wanted: Wanted,
+    wanted: Asked,
     subscriptions: Vec<Subscription>,
     /// The address of the next page.
     next: Option<String>,
     notice: Option<Notice>,
 }
 
-/// What is looked for, as the fields of the page's form.
-struct Wanted {
-    tenant: String,
-    text: String,
-    state: String,
-}
-
 /// The list. Whoever looks for something has it looked for in many.
 pub async fn list(visitor: Visitor, query: Query) -> Response {
-    let text = |name| query.text(name).unwrap_or_default().trim().to_owned();
-    let wanted = Wanted {
-        tenant: text("tenant"),
-        text: text("text"),
-        state: text("state"),
-    };
-    let (status, notice, found) = match find(&visitor, &wanted, text("cursor")).await {
+    let wanted = Asked::of_query(&query, &["tenant", "text", "state"]);
+    let cursor = query.text("cursor").unwrap_or_default();
+    let (status, notice, found) = match find(&visitor, &wanted, cursor).await {
         Ok(found) => (StatusCode::OK, None, found),
         Err(refusal) => (refusal.status, Notice::bad(&refusal), List::nothing()),
     };
     let page = ListPage {
         frame: Frame::of(&visitor, "subscriptions", "Subscriptions"),
-        next: found.next.map(|cursor| wanted.at(&cursor)),
+        next: found
+            .next
+            .map(|cursor| wanted.at("/subscriptions", &cursor)),
         wanted,
         subscriptions: found.items,
         notice,
@@ -66,24 +58,26 @@ pub async fn list(visitor: Visitor, query: Query) -> Response {
 /// Those that are looked for, a page of them or those among the next ten thousand.
 async fn find(
     visitor: &Visitor,
-    wanted: &Wanted,
-    mut cursor: String,
+    wanted: &Asked,
+    cursor: &str,
 ) -> Result<List<Subscription>, Refusal> {
     // Whoever looks for something looks through more at once.
-    let (limit, asks) = match wanted.is_picky() {
+    let is_picky = !(wanted.get("text").is_empty() && wanted.get("state").is_empty());
+    let (limit, asks) = match is_picky {
         true => ("500", ASKS_MAX),
         false => (SHOWN, 1),
     };
     let mut all = List::nothing();
+    let mut cursor = cursor.to_owned();
     for _ in 0..asks {
         let pairs = [
-            ("tenant", wanted.tenant.as_str()),
+            ("tenant", wanted.get("tenant")),
             ("cursor", &cursor),
             ("limit", limit),
         ];
         let page: List<Subscription> = visitor.calls.get(&["subscriptions"], &pairs).await?;
         all.items
-            .extend(page.items.into_iter().filter(|one| wanted.is(one)));
+            .extend(page.items.into_iter().filter(|one| is_wanted(one, wanted)));
         all.next = page.next;
         match &all.next {
             Some(next) if all.items.len() < FOUND_ENOUGH => cursor = next.clone(),
@@ -93,38 +87,16 @@ async fn find(
     Ok(all)
 }
 
-impl Wanted {
-    fn is_picky(&self) -> bool {
-        !self.text.is_empty() || !self.state.is_empty()
-    }
-
-    /// Whether anything is asked for.
-    fn is_any(&self) -> bool {
-        self.is_picky() || !self.tenant.is_empty()
-    }
-
-    fn is(&self, one: &Subscription) -> bool {
-        let is_state = match self.state.as_str() {
-            "enabled" => one.enabled,
-            "disabled" => !one.enabled,
-            _ => true,
-        };
-        let text = self.text.to_lowercase();
-        let places = [&one.id, &one.url, &one.description, &one.tenant];
-        let mut places = places.into_iter().chain(&one.event_types);
-        is_state && places.any(|place| place.to_lowercase().contains(&text))
-    }
-
-    /// The address of the page that begins at `cursor`.
-    fn at(&self, cursor: &str) -> String {
-        let pairs = [
-            ("tenant", self.tenant.as_str()),
-            ("text", &self.text),
-            ("state", &self.state),
-            ("cursor", cursor),
-        ];
-        with_query("/subscriptions", &pairs)
-    }
+fn is_wanted(one: &Subscription, wanted: &Asked) -> bool {
+    let is_state = match wanted.get("state") {
+        "enabled" => one.enabled,
+        "disabled" => !one.enabled,
+        _ => true,
+    };
+    let text = wanted.get("text").to_lowercase();
+    let places = [&one.id, &one.url, &one.description, &one.tenant];
+    let mut places = places.into_iter().chain(&one.event_types);
+    is_state && places.any(|place| place.to_lowercase().contains(&text))
 }
 
 #[derive(Template)]
@@ -183,13 +155,16 @@ pub async fn show(visitor: Visitor, Path(id): Path<String>) -> Response {
     one(&visitor, &id, Done::default()).await
 }
 
+async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
+    match visitor.calls.get(&["subscriptions", id], &[]).await {
+        Ok(subscription) => shown(visitor, subscription, done).await,
+        Err(refusal) => failed(visitor, "subscriptions", &refusal),
+    }
+}
+
 /// One, and what was done to it just now.
-pub async fn one(visitor: &Visitor, id: &str, done: Done) -> Response {
-    let calls = &visitor.calls;
-    let subscription: Subscription = match calls.get(&["subscriptions", id], &[]).await {
-        Ok(subscription) => subscription,
-        Err(refusal) => return failed(visitor, "subscriptions", &refusal),
-    };
+pub async fn shown(visitor: &Visitor, subscription: Subscription, done: Done) -> Response {
+    let (calls, id) = (&visitor.calls, subscription.id.as_str());
     let query = [("subscription", id), ("limit", DRAWN), ("body_bytes", "0")];
     let attempts: Result<List<Attempt>, _> = calls.get(&["attempts"], &query).await;
     let lane: Result<Lane, _> = calls.get(&["subscriptions", id, "lane"], &[]).await;
@@ -245,7 +220,7 @@ fn bars(attempts: &[Attempt]) -> Vec<Bar> {
 /// Enables, disables, tests, deletes one, or makes it a new secret.
 pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Response {
     if let Some((title, text, yes)) = question(&form).filter(|_| !form.is_sure()) {
-        let own = own(&id);
+        let own = path(&["subscriptions", &id]);
         let question = Question {
             section: "subscriptions",
             title: title.to_owned(),
@@ -257,7 +232,8 @@ pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Respon
         return ask(&visitor, question, &form);
     }
     match done(&visitor, &id, &form).await {
-        Ok(Some(done)) => one(&visitor, &id, done).await,
+        Ok(Some((Some(subscription), done))) => shown(&visitor, subscription, done).await,
+        Ok(Some((None, done))) => one(&visitor, &id, done).await,
         Ok(None) => go("/subscriptions"),
         Err(refusal) => {
             let notice = Notice::bad(&refusal);
@@ -268,11 +244,6 @@ pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Respon
             one(&visitor, &id, done).await
         }
     }
-}
-
-/// The page of one.
-fn own(id: &str) -> String {
-    format!("/subscriptions/{id}")
 }
 
 /// What has to be meant: its question, what would happen, and the button.
@@ -298,19 +269,22 @@ fn question(form: &Form) -> Option<(&'static str, &'static str, &'static str)> {
     }
 }
 
+/// What was done to a subscription, with itself where it is known.
+type Told = (Option<Subscription>, Done);
+
 /// Does what the form wants; `None` when it is deleted.
-async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Done>, Refusal> {
+async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Told>, Refusal> {
     let (calls, path) = (&visitor.calls, ["subscriptions", id]);
-    let mut done = Done::default();
+    let (mut known, mut done) = (None, Done::default());
     match form.text("do") {
         "enable" => {
-            let _: Value = calls
+            known = calls
                 .send(Method::PATCH, &path, &json!({ "enabled": true }))
                 .await?;
             done.notice = Notice::good("It is enabled.");
         }
         "disable" => {
-            let _: Value = calls
+            known = calls
                 .send(Method::PATCH, &path, &json!({ "enabled": false }))
                 .await?;
             done.notice = Notice::good("It is disabled: nothing is sent.");
@@ -320,6 +294,8 @@ async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Done>, 
             done.tested = Some(calls.send(Method::POST, &path, &json!({})).await?);
         }
         "rotate" => {
+            // Read first: what is shown but once must not fail to be shown.
+            known = calls.get(&path, &[]).await?;
             let path = ["subscriptions", id, "rotate-secret"];
             let overlap = match form.text("overlap") {
                 "" => json!({}),
@@ -335,7 +311,7 @@ async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Done>, 
         }
         _ => {}
     }
-    Ok(Some(done))
+    Ok(Some((known, done)))
 }
 
 #[derive(serde::Deserialize)]

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::domain::json::spread;
 
+/// Longer bodies are shown as they are.
+const SPREAD_BYTES_MAX: usize = 16 * 1024;
+
 /// A page of a list.
 #[derive(Deserialize)]
 pub struct List<T> {
@@ -349,8 +352,8 @@ pub struct Explained {
 
 /// JSON with line breaks and all else as it was written, anything else as it is.
 fn readable(text: &str) -> String {
-    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-    if is_json {
+    let is_short = text.len() <= SPREAD_BYTES_MAX;
+    if is_short && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
         spread(text)
     } else {
         text.to_owned()

@@ -61,15 +61,28 @@ impl Visitor {
             .await
     }
 
-    /// Sends a form that is answered with a question, and says yes.
+    /// Sends a form that is answered with a question, and says yes in the form of that.
     pub async fn surely(&mut self, path: &str, fields: &[(&str, &str)], question: &str) -> Page {
         let asked = self.post(path, fields).await;
-        asked.has(question);
-        for (name, value) in fields {
-            asked.has(&format!("name=\"{name}\" value=\"{value}\""));
+        let mut fields = asked.has(question).hidden();
+        for (name, value) in &fields {
+            assert_ne!((name.as_str(), value.as_str()), ("sure", "yes"));
         }
-        let yes = [fields, &[("sure", "yes")]].concat();
-        self.post(path, &yes).await
+        fields.push(("sure".to_owned(), "yes".to_owned()));
+        let yes = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        self.post(path, &yes.collect::<Vec<_>>()).await
+    }
+
+    /// The same with the hidden fields of the page that has the form.
+    pub async fn in_its_form(&mut self, page: &Page, path: &str, question: &str) -> Page {
+        let fields = page.hidden();
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        self.surely(path, &fields.collect::<Vec<_>>(), question)
+            .await
     }
 
     pub async fn send(&mut self, request: RequestBuilder) -> Page {
@@ -103,6 +116,17 @@ impl Visitor {
 }
 
 impl Page {
+    /// The hidden fields of the page's form.
+    pub fn hidden(&self) -> Vec<(String, String)> {
+        let mut fields = Vec::new();
+        for field in self.text.split("<input type=\"hidden\" name=\"").skip(1) {
+            let (name, rest) = field.split_once("\" value=\"").unwrap();
+            let (value, _) = rest.split_once('"').unwrap();
+            fields.push((name.to_owned(), value.to_owned()));
+        }
+        fields
+    }
+
     #[track_caller]
     pub fn has(&self, wanted: &str) -> &Self {
         assert!(self.text.contains(wanted), "{wanted}: {}", self.text);

@@ -49,7 +49,7 @@ async function signInByFragment() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return false;
   history.replaceState(null, "", location.pathname + location.search);
-  const isSignedIn = document.querySelector("form[action='/sign-out']");
+  const isSignedIn = document.querySelector("form[action='/sign-out'], [data-signed-in]");
   // A page that shows this one in a frame knows who looks; a link from anywhere does not.
   if (isSignedIn && !inFrame && !confirm("Sign in with the token of this link instead?")) return false;
   const to = location.pathname === "/sign-in"
@@ -59,7 +59,7 @@ async function signInByFragment() {
   try {
     const answer = await fetch("/sign-in", { method: "POST", body });
     // Where to is the server's to say: it knows which pages are its own.
-    if (answer.ok && answer.redirected) {
+    if (answer.redirected) {
       location.replace(answer.url);
       return true;
     }
@@ -72,17 +72,22 @@ async function signInByFragment() {
 
 // Parts of the page that are live are asked for again, and put in place where they changed.
 let asking = false;
+let askAgain = false;
 async function refresh() {
-  if (asking || document.hidden || !document.querySelector("[data-live]")) return;
+  if (document.hidden || !document.querySelector("[data-live]")) return;
+  askAgain = asking;
+  if (asking) return;
   asking = true;
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    isLive(answer.ok && !answer.redirected);
     if (!answer.ok || answer.redirected) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
       // What somebody is reading or typing in stays as it is.
-      const busy = part.contains(document.activeElement) && document.activeElement !== part;
+      const used = document.activeElement;
+      const busy = part.contains(used) && used.matches("input, select, textarea, button, a, summary, pre");
       if (!next || busy || part.dataset.was === next.innerHTML) continue;
       const open = [...part.querySelectorAll("details[id]")].map((one) => [one.id, one.open]);
       part.dataset.was = next.innerHTML;
@@ -95,8 +100,10 @@ async function refresh() {
     }
   } catch {
     // The server is away; the next news come when it is back.
+    isLive(false);
   } finally {
     asking = false;
+    if (askAgain) refresh();
   }
 }
 
@@ -134,12 +141,15 @@ function silence() {
 }
 
 // A form that is answered in place: the page stays where it is, and what is new is said.
+// One at a time: what one shows, a secret perhaps, another's answer must not take away.
+let sending = false;
 async function answerInPlace(event) {
   const form = event.target;
   const button = event.submitter;
   if (!form.matches("[data-in-place]")) return;
   event.preventDefault();
-  if (form.ariaBusy === "true") return;
+  if (sending) return;
+  sending = true;
   form.ariaBusy = "true";
   const body = new URLSearchParams(new FormData(form, button));
   try {
@@ -147,19 +157,32 @@ async function answerInPlace(event) {
     const isSignIn = answer.redirected && new URL(answer.url).pathname === "/sign-in";
     if (isSignIn) {
       // What was typed stays.
-      fail(form, "You are not signed in any more. Sign in in another tab, then press it again.");
+      fail(form, inFrame ? "You are not signed in any more. Load the page around this one again."
+        : "You are not signed in any more. Sign in in another tab, then press it again.");
     } else if (answer.redirected) {
       location.assign(answer.url);
-    } else if (!putInPlace(await answer.text())) {
-      fail(form, `That did not work: the server answered ${answer.status}.`);
     } else {
+      const text = await answer.text();
+      const why = refusal(answer, text);
+      if (why) fail(form, why);
+      else putInPlace(text);
       listen();
     }
   } catch {
     fail(form, "The server did not answer. Try again.");
   } finally {
     form.ariaBusy = null;
+    sending = false;
   }
+}
+
+// Why there is nothing to put in place; empty where there is. The page of an error has no form, and
+// what was typed into this one must not go for it.
+function refusal(answer, text) {
+  const main = new DOMParser().parseFromString(text, "text/html").getElementById("main");
+  if (!main) return `That did not work: the server answered ${answer.status}.`;
+  if (answer.ok || main.querySelector("form")) return "";
+  return (main.querySelector(".notice") ?? main).textContent.trim();
 }
 
 function fail(form, text) {
@@ -197,6 +220,7 @@ async function begin() {
     listen();
     refresh();
   });
+  addEventListener("hashchange", signInByFragment);
   addEventListener("pagehide", silence);
   addEventListener("pageshow", listen);
   ready(document);
