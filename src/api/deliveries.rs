@@ -334,15 +334,14 @@ mod tests {
     use crate::domain::outcome::Reason;
 
     fn attempt(next_action: NextAction, next_at: Option<i64>, redrives: u32) -> (u64, Attempt) {
-        let (event, subscription) = ("e", SubscriptionId::parse("sub_1").unwrap());
         let attempt = Attempt {
             delivery: DeliveryId::parse("msg_0123456789abcdef").unwrap(),
             number: 1,
             redrives,
-            subscription,
+            subscription: SubscriptionId::parse("sub_1").unwrap(),
             shared: false,
             tenant: TenantId::parse("acme").unwrap(),
-            event: EventId::parse(event).unwrap(),
+            event: EventId::parse("e").unwrap(),
             kind: EventType::parse("a.b").unwrap(),
             at: UnixMillis(1),
             request: SentRequest {
@@ -352,7 +351,7 @@ mod tests {
                 body_cut: false,
             },
             response: None,
-            reason: (next_action != NextAction::None).then_some(Reason::Timeout),
+            reason: Reason::from_code("gone").filter(|_| next_action != NextAction::None),
             detail: String::new(),
             timing: Timing::default(),
             next_action,
