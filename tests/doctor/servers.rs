@@ -143,6 +143,27 @@ async fn where_nobody_listens_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_hides_no_other() {
+    let names = Names::new().await;
+    // Its backlog takes connections, and nobody reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = silent.local_addr().unwrap();
+    let brokers = format!("amqp://{place},{}", names.broker);
+    let patient = names
+        .patient()
+        .await
+        .with("CARILLON_BROKER__URL", &brokers)
+        .with("CARILLON_REDIS__URL", &format!("redis://{place}"));
+    let found = patient.look().await;
+    assert_eq!(found.code, 1);
+    assert_eq!(found.names("failed"), ["redis"], "{}", found.text);
+    found.expect("redis", "failed", &place.to_string());
+    found.expect("rabbitmq", "warning", &place.to_string());
+    found.expect("queues", "ok", "none is there yet");
+    found.expect("broker alarm", "ok", "takes messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_may_lose_something_is_a_warning() {
     let names = Names::new().await;
     let lines = [

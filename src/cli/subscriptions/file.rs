@@ -15,9 +15,9 @@ use super::super::CliError;
 const YAML_DEPTH_MAX: usize = 126;
 /// Enough for a hundred thousand subscriptions; what aliases stand for counts too.
 const YAML_NODES_MAX: usize = 10_000_000;
-/// Aliases and merges, with ten values each where all are used. What they stand for has at most 64
-/// MiB of text (the library's bound), so that a file cannot ask for more memory than it is worth.
-const YAML_ALIASES_MAX: usize = 1_000_000;
+/// Values that aliases stand for: a filter of twenty for each of those. What they stand for has at
+/// most 64 MiB of text (the library's bound), so that no file asks for more memory than it is worth.
+const YAML_ALIASED_MAX: usize = 2_000_000;
 
 /// The subscriptions of a file: an array, an object with `items`, one subscription, or several of
 /// these one after the other, as JSON lines and YAML documents are. Where it has to be the whole
@@ -91,13 +91,13 @@ fn yaml(text: &[u8]) -> Result<Vec<Value>, String> {
             max_documents: YAML_NODES_MAX,
             max_events: YAML_NODES_MAX,
             max_nodes: YAML_NODES_MAX,
-            max_aliases: YAML_ALIASES_MAX,
-            max_merge_keys: YAML_ALIASES_MAX,
+            max_aliases: YAML_ALIASED_MAX,
+            max_merge_keys: YAML_ALIASED_MAX,
             // One filter that all subscriptions share is what anchors are for.
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: YAML_NODES_MAX,
+            max_total_replayed_events: YAML_ALIASED_MAX,
         },
     };
     let documents = serde_saphyr::from_multiple_with_options::<Strict>(text, options);
@@ -118,9 +118,8 @@ fn yaml_fault(error: &serde_saphyr::Error) -> String {
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => format!(
-            "is too much, with what its aliases stand for: at most {YAML_NODES_MAX} values, \
-             {YAML_DEPTH_MAX} levels, {YAML_ALIASES_MAX} aliases and 64 MiB of text are read at once; \
-             cut it into several files"
+            "is too much: at most {YAML_NODES_MAX} values, {YAML_ALIASED_MAX} that aliases stand for, \
+             {YAML_DEPTH_MAX} levels and 64 MiB of text are read at once; cut it into several files"
         ),
         _ => {
             let told = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
@@ -257,7 +256,12 @@ mod tests {
             ("subs.yaml", "just text", "objects"),
             ("subs.yaml", "url: a\nurl: b\n", "url"),
             ("subs.yaml", "timeout_ms: .inf", "finite"),
-            ("subs.yaml", &format!("a: {}", "[".repeat(5000)), "levels"),
+            (
+                "subs.yaml",
+                &format!("a: {}", "[".repeat(5000)),
+                "must be YAML",
+            ),
+            ("subs.yaml", &"- ".repeat(200), "levels"),
             (
                 "subs.json",
                 &format!("[{}", "[".repeat(5000)),
