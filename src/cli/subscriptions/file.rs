@@ -11,8 +11,8 @@ use serde_json::{Map, Number, Value};
 
 use super::super::CliError;
 
-/// Levels of YAML, about as many as are read of JSON.
-const YAML_DEPTH_MAX: usize = 126;
+/// Levels of YAML: each takes some of the stack, of which a thread has 2 MiB.
+const YAML_DEPTH_MAX: usize = 64;
 /// Enough for a hundred thousand subscriptions; what aliases stand for counts too.
 const YAML_NODES_MAX: usize = 10_000_000;
 /// Values that aliases stand for: a filter of twenty for each of those. What they stand for has at
