@@ -202,6 +202,13 @@ mod tests {
         assert!(keys(&loaded.config).detail.contains("2 keys"));
         assert_eq!(keys(&config(&[]).config).verdict, Verdict::Warning);
         assert_eq!(configuration(&config(&[])).verdict, Verdict::Ok);
+        let short = config(&[("CARILLON_HTTP__ADMIN_TOKEN", "short")]);
+        let told = configuration(&short);
+        assert_eq!(
+            (short.warnings.len(), told.verdict),
+            (1, Verdict::Ok),
+            "told by its own check"
+        );
         let idle = config(&[("CARILLON_TELEMETRY__OTLP_ENDPOINT", "http://localhost:4317")]);
         let told = configuration(&idle);
         assert_eq!(told.verdict, Verdict::Warning);
