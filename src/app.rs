@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::auth::Gate;
 use crate::api::ops::Operations;
 use crate::api::{self, ApiContext, Insight, Tester};
-use crate::config::Config;
+use crate::config::{Config, Warning};
 use crate::domain::attempt::Attempt;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::lane::LaneState;
@@ -152,19 +152,13 @@ pub async fn init(config: &Config) -> anyhow::Result<String> {
     backends::init(config).await
 }
 
-/// Settings that are given and do nothing yet, one sentence each.
-pub fn not_in_effect(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let mut warn = |given: bool, sentence: &str| {
-        if given {
-            warnings.push(sentence.to_owned());
-        }
-    };
-    warn(
-        config.telemetry.otlp_endpoint.is_some(),
-        "`telemetry.otlp_endpoint` has no effect in this version: no spans are sent",
-    );
-    warnings
+/// A setting that is given and does nothing yet.
+pub fn not_in_effect(config: &Config) -> Option<Warning> {
+    let endpoint = config.telemetry.otlp_endpoint.as_ref();
+    endpoint.map(|_| Warning {
+        key: "telemetry.otlp_endpoint",
+        problem: "has no effect in this version: no spans are sent".to_owned(),
+    })
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {

@@ -173,8 +173,11 @@ pub enum Command {
     ///
     /// Reads the configuration as `serve` does and looks at what it names: the SQLite file, or
     /// RabbitMQ and Redis; whether the keys read the signing secrets that are stored; names and
-    /// certificates; clocks; and at the running Carillon, if there is one. Nothing is changed, and
-    /// a Carillon that runs is not disturbed.
+    /// certificates; clocks; and at the running Carillon, if there is one, which is not disturbed.
+    ///
+    /// Nothing that is there is changed. For a moment there is a file without a name in the folder of
+    /// the SQLite file, to see whether it can be written; and RabbitMQ is sent one empty message to a
+    /// queue that is not there, as it tells only those who publish that it is short of memory or disk.
     Doctor(doctor::Args),
     /// Print a completion script
     Completions(completions::Args),

@@ -26,8 +26,9 @@ use crate::codec::subscription::SpecRules;
 use crate::domain::address::EgressRules;
 use crate::domain::retry::{Exponential, RetryFault, RetryPolicy};
 
+pub use check::TOKEN_CHARS_ADVISED;
 pub use connection::{BrokerUrls, RedisForm, RedisUrl};
-pub use fault::{ConfigError, Fault, Origin};
+pub use fault::{ConfigError, Fault, Origin, Warning};
 pub use page::{print, print_json, reference};
 pub use sections::{
     Audit, Broker, Config, Dedup, Delivery, Egress, Embedded, Http, Intake, Ops, Plan, Redis,
@@ -44,8 +45,8 @@ pub const FILE: &str = "carillon.toml";
 pub struct Loaded {
     /// The effective configuration.
     pub config: Config,
-    /// What is allowed, but should be looked at; one sentence each.
-    pub warnings: Vec<String>,
+    /// What is allowed, but should be looked at.
+    pub warnings: Vec<Warning>,
     /// Where the settings came from.
     pub sources: Sources,
 }

@@ -119,6 +119,7 @@ fn show_config(action: cli::config::Action, globals: &cli::Globals) -> Result<()
         (Action::Print, false, _) => output::write(config::print(&loaded.config).as_bytes()),
         (_, true, file) => {
             let file = file.as_ref().map(|file| file.display().to_string());
+            let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             let found = json!({ "valid": true, "faults": [], "warnings": warnings, "file": file });
             output::json(&found)
         }

@@ -320,11 +320,12 @@ pub trait SubscriptionStore: Send + Sync {
         now: UnixMillis,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes one; says whether it was there.
+    /// Deletes one; says whether it was there. `expected` is the version that may go, `None`
+    /// for whatever is there, and be it damaged.
     ///
     /// # Errors
-    /// [`StoreError`].
-    async fn delete(&self, id: &SubscriptionId) -> Result<bool, StoreError>;
+    /// [`StoreError::Conflict`] when another version is there.
+    async fn delete(&self, id: &SubscriptionId, expected: Option<u64>) -> Result<bool, StoreError>;
 
     /// Has `listener` called with a scope whenever something in it changed, before the
     /// call that changed it returns.

@@ -54,9 +54,13 @@ impl FromRequestParts<Api> for IdempotencyKey {
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         let name = HeaderName::from_static("idempotency-key");
-        let Some(value) = parts.headers.get(&name) else {
+        let mut values = parts.headers.get_all(&name).iter();
+        let Some(value) = values.next() else {
             return Ok(Self(None));
         };
+        if values.next().is_some() {
+            return Err(Problem::header(&name, "given once"));
+        }
         let key = value.to_str().unwrap_or_default().trim();
         if !(1..=255).contains(&key.len()) {
             return Err(Problem::header(&name, "1 to 255 visible ASCII characters"));
@@ -106,24 +110,76 @@ impl Tags {
     }
 }
 
-/// The tags of a header. A weak one names nothing that may be changed (section 8.8.3.2), so the
-/// `W/` that compressing proxies put in front is passed over.
+/// The tags of a header, on however many lines.
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem> {
+    let lines: Vec<_> = headers.get_all(name).iter().collect();
+    if let [line] = lines[..]
+        && line.as_bytes().trim_ascii() == b"*"
+    {
+        return Ok(Some(Tags::Any));
+    }
     let mut named = Vec::new();
-    for value in headers.get_all(name) {
-        let unreadable = || Problem::header(name, "entity tags such as \"18f3-2\", or *");
-        let text = value.to_str().map_err(|_| unreadable())?.trim();
-        if text == "*" {
-            return Ok(Some(Tags::Any));
-        }
-        for tag in text.split(',').map(str::trim) {
-            let strong = tag.strip_prefix("W/").unwrap_or(tag);
-            let is_quoted = strong.len() >= 2 && strong.starts_with('"') && strong.ends_with('"');
-            if !is_quoted {
-                return Err(unreadable());
-            }
-            named.push(strong.to_owned());
+    for line in &lines {
+        // What is not UTF-8 is none of ours.
+        let read = entity_tags(&String::from_utf8_lossy(line.as_bytes()), &mut named);
+        if !read || named.is_empty() {
+            let expected = "entity tags such as \"18f3-2\", or *";
+            return Err(Problem::header(name, expected));
         }
     }
     Ok((!named.is_empty()).then_some(Tags::These(named)))
+}
+
+/// Adds the tags of a list (RFC 9110 sections 5.6.1 and 8.8.3) with their quotes, between which
+/// commas may stand; says whether it is one. A weak tag names nothing that may be changed (section
+/// 8.8.3.2), so the `W/` that compressing proxies put in front is passed over.
+fn entity_tags(list: &str, named: &mut Vec<String>) -> bool {
+    let is_in_tag = |c: char| c == '!' || (c > '"' && c != '\u{7f}');
+    let mut rest = list;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        if rest.is_empty() {
+            return true;
+        }
+        let strong = rest.strip_prefix("W/").unwrap_or(rest);
+        let opened = strong.strip_prefix('"');
+        let Some((tag, after)) = opened.and_then(|opened| opened.split_once('"')) else {
+            return false;
+        };
+        rest = after.trim_start_matches([' ', '\t']);
+        if !tag.chars().all(is_in_tag) || !(rest.is_empty() || rest.starts_with(',')) {
+            return false;
+        }
+        named.push(format!("\"{tag}\""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_told_apart_by_their_quotes() {
+        for (list, expected) in [
+            (r#""a""#, Some(&["\"a\""][..])),
+            (r#"W/"a,b" , "",, "c d"#, None),
+            (
+                "W/\"a,b\"\t, \"\",, \"c\u{e9}\" ,",
+                Some(&["\"a,b\"", "\"\"", "\"c\u{e9}\""]),
+            ),
+            ("", Some(&[])),
+            (r#""a" "b""#, None),
+            (r#""a"b"#, None),
+            (r#""a b""#, None),
+            (r#"w/"a""#, None),
+            ("a", None),
+            (r#"*, "a""#, None),
+        ] {
+            let mut named = Vec::new();
+            let read = entity_tags(list, &mut named);
+            let found = read.then_some(named);
+            let expected = expected.map(|tags| tags.iter().map(|tag| (*tag).to_owned()).collect());
+            assert_eq!(found, expected, "{list}");
+        }
+    }
 }

@@ -20,16 +20,6 @@ use crate::ports::DeadLetterQuery;
 
 /// Most that one redrive sends again.
 const REDRIVE_MAX: usize = 100_000;
-/// What a redrive is asked for by.
-const KNOWN: [&str; 7] = [
-    "tenant",
-    "subscription",
-    "reason",
-    "since",
-    "until",
-    "limit",
-    "dry_run",
-];
 const REASONS: &str = "exhausted, gone, subscription_disabled or subscription_deleted";
 
 /// A delivery that was given up.
@@ -84,7 +74,6 @@ pub async fn list(
     caller: Caller,
     query: Query,
 ) -> Result<Json<List<DeadLetterShown>>, Problem> {
-    let query = query.only(&["tenant", "subscription", "reason", "since", "limit"])?;
     let wanted = DeadLetterQuery {
         owner: caller.owner(),
         tenant: query.tenant()?,
@@ -160,25 +149,22 @@ fn read(document: &Document) -> Result<(DeadLetterQuery, bool), FieldFault> {
         ..DeadLetterQuery::default()
     };
     let mut dry_run = false;
-    for member in document.members(&KNOWN)? {
+    for member in document.members() {
         match member.name {
             "tenant" => {
                 let parse = |text: &str| TenantId::parse(text).ok();
-                query.tenant = Some(member.parsed("a tenant", parse)?);
+                query.tenant = member.parsed("a tenant", parse)?;
             }
             "subscription" => {
                 let parse = |text: &str| SubscriptionId::parse(text).ok();
-                query.subscription = Some(member.parsed("a subscription's id", parse)?);
+                query.subscription = member.parsed("a subscription's id", parse)?;
             }
-            "reason" => query.reason = Some(member.parsed(REASONS, DeadReason::from_code)?),
-            "since" => query.since = Some(member.time()?),
-            "until" => query.until = Some(member.time()?),
-            "limit" => query.limit = member.count(REDRIVE_MAX)?,
-            "dry_run" => {
-                let dry = member.value.as_bool();
-                dry_run = dry.ok_or_else(|| member.wrong("true or false"))?;
-            }
-            _ => {}
+            "reason" => query.reason = member.parsed(REASONS, DeadReason::from_code)?,
+            "since" => query.since = member.time()?,
+            "until" => query.until = member.time()?,
+            "limit" => query.limit = member.count(REDRIVE_MAX)?.unwrap_or(REDRIVE_MAX),
+            "dry_run" => dry_run = member.flag()?.unwrap_or(false),
+            _ => return Err(member.unknown()),
         }
     }
     Ok((query, dry_run))

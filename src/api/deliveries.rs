@@ -19,6 +19,7 @@ use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::DeliveryId;
 use crate::domain::redelivery::{NotRepeatable, redelivery};
 use crate::domain::retry::Due;
+use crate::domain::timestamp::UnixMillis;
 use crate::ports::{AttemptQuery, DeadLetterQuery, Parcel};
 
 /// Most attempts that are shown with a delivery, the newest.
@@ -40,7 +41,8 @@ const STATES: [&str; 5] = [
 pub struct DeliveryShown {
     /// Its attempts, newest first: the newest hundred.
     attempts: Vec<AttemptShown>,
-    /// The dead letter that it is now, if it is one.
+    /// The dead letter that there is of it, if there is one: it stays beside what a redelivery does,
+    /// until it is redriven or discarded.
     dead_letter: Option<DeadLetterShown>,
     /// The event.
     event_id: String,
@@ -52,7 +54,7 @@ pub struct DeliveryShown {
     /// When the next attempt is due, while it waits for one.
     #[schemars(schema_with = "parts::field::maybe_time")]
     next_at: Option<String>,
-    /// What became of it, by its newest attempt and whether it is a dead letter: `failed` is a
+    /// What became of it, by its newest attempt and whether it was given up since: `failed` is a
     /// test's alone.
     #[schemars(schema_with = "states")]
     state: &'static str,
@@ -87,13 +89,13 @@ pub async fn show(
     DeliveryPath(id): DeliveryPath,
     query: Query,
 ) -> Result<Json<DeliveryShown>, Problem> {
-    let body_bytes = query.only(&["body_bytes"])?.body_bytes()?;
+    let body_bytes = query.body_bytes()?;
     let attempts = attempts_of(&api, &caller, &id, ATTEMPTS_SHOWN).await?;
     let newest = attempts.first().map(|(_, attempt)| attempt);
-    // To look for one costs a broker a walk through its queue; what arrived is none.
-    let letter = match newest {
-        Some(attempt) if attempt.reason.is_none() || attempt.test => None,
-        _ => dead_letter(&api, &caller, &id).await?,
+    // To look for one costs a broker a walk through its queue.
+    let letter = match may_be_dead(&attempts, api.ports.clock.now()) {
+        true => dead_letter(&api, &caller, &id).await?,
+        false => None,
     };
     let facts = match (newest, &letter) {
         (Some(attempt), _) => (
@@ -115,10 +117,7 @@ pub async fn show(
         }
     };
     let (subscription_id, tenant, event_id, event_type) = facts;
-    let state = match newest.filter(|_| letter.is_none()) {
-        Some(newest) => state_of(newest),
-        None => "dead_lettered",
-    };
+    let state = state_of(newest, letter.as_ref());
     let next_at = newest.and_then(|attempt| attempt.next_at);
     let shown = attempts.iter();
     let shown = shown.map(|(position, attempt)| attempts::show(*position, attempt, body_bytes));
@@ -153,6 +152,20 @@ async fn attempts_of(
     Ok(api.ports.audit.attempts(&wanted).await?)
 }
 
+/// Whether there may be a dead letter of what was attempted like this, newest first: one was told
+/// of, a person had it sent again beside whatever there was, or it was due and may have been given
+/// up without an attempt.
+fn may_be_dead(attempts: &[(u64, Attempt)], now: UnixMillis) -> bool {
+    let Some((_, newest)) = attempts.first() else {
+        return true;
+    };
+    let is_told = |(_, attempt): &(u64, Attempt)| attempt.next_action == NextAction::DeadLetter;
+    newest.redrives > 0
+        || attempts.iter().any(is_told)
+        || newest.next_at.is_some_and(|at| at <= now)
+}
+
+/// The dead letter that it is, and be it beside a delivery; of several, that of the latest series.
 async fn dead_letter(
     api: &Api,
     caller: &Caller,
@@ -161,21 +174,29 @@ async fn dead_letter(
     let wanted = DeadLetterQuery {
         owner: caller.owner(),
         delivery: Some(id.clone()),
-        limit: 1,
+        limit: ATTEMPTS_SHOWN,
         ..DeadLetterQuery::default()
     };
     let found = api.ports.dead_letters.list(&wanted).await?;
-    Ok(found.into_iter().next())
+    Ok(found
+        .into_iter()
+        .max_by_key(|letter| letter.delivery.redrives))
 }
 
-/// In one word, of one that is no dead letter, by its newest attempt.
-fn state_of(newest: &Attempt) -> &'static str {
+/// In one word, by its newest attempt and the dead letter that there is.
+fn state_of(newest: Option<&Attempt>, letter: Option<&DeadLetter>) -> &'static str {
+    let Some(newest) = newest else {
+        return "dead_lettered";
+    };
+    // What was given up before it was sent again is beside what came of that.
+    let is_last = |letter: &DeadLetter| letter.delivery.redrives >= newest.redrives;
     match newest.next_action {
         _ if newest.reason.is_none() => "delivered",
         _ if newest.test => "failed",
-        NextAction::Retry => WAITING,
+        NextAction::Retry if !letter.is_some_and(is_last) => WAITING,
+        _ if letter.is_some() => "dead_lettered",
         // It was given up, and is no dead letter any more.
-        NextAction::DeadLetter | NextAction::None => "redriven_or_discarded",
+        _ => "redriven_or_discarded",
     }
 }
 
@@ -308,4 +329,66 @@ pub fn describe_redeliver(schemas: &mut Schemas) -> Operation {
             parts::of::<Redelivered>(schemas),
             json!({ "delivery": parts::DELIVERY, "redelivered": true }),
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::attempt::{SentRequest, Timing};
+    use crate::domain::id::{EventId, EventType, SubscriptionId, TenantId};
+    use crate::domain::outcome::Reason;
+
+    fn attempt(next_action: NextAction, next_at: Option<i64>, redrives: u32) -> (u64, Attempt) {
+        let attempt = Attempt {
+            delivery: DeliveryId::parse("msg_0123456789abcdef").unwrap(),
+            number: 1,
+            redrives,
+            subscription: SubscriptionId::parse("sub_1").unwrap(),
+            shared: false,
+            tenant: TenantId::parse("acme").unwrap(),
+            event: EventId::parse("e").unwrap(),
+            kind: EventType::parse("a.b").unwrap(),
+            at: UnixMillis(1),
+            request: SentRequest {
+                url: String::new(),
+                headers: Vec::new(),
+                body: Bytes::new(),
+                body_cut: false,
+            },
+            response: None,
+            reason: Reason::from_code("gone").filter(|_| next_action != NextAction::None),
+            detail: String::new(),
+            timing: Timing::default(),
+            next_action,
+            next_at: next_at.map(UnixMillis),
+            test: false,
+        };
+        (1, attempt)
+    }
+
+    #[test]
+    fn dead_letters_are_looked_through_only_where_there_may_be_one() {
+        use NextAction::{DeadLetter, None as Nothing, Retry};
+        let now = UnixMillis(100);
+        for (attempts, expected) in [
+            (vec![], true),
+            (vec![attempt(Nothing, None, 0)], false),
+            (vec![attempt(Retry, Some(101), 0)], false),
+            (vec![attempt(Retry, Some(100), 0)], true),
+            (vec![attempt(DeadLetter, None, 0)], true),
+            (
+                vec![attempt(Nothing, None, 0), attempt(DeadLetter, None, 0)],
+                true,
+            ),
+            (
+                vec![attempt(Nothing, None, 0), attempt(Retry, Some(50), 0)],
+                false,
+            ),
+            (vec![attempt(Nothing, None, 1)], true),
+        ] {
+            assert_eq!(may_be_dead(&attempts, now), expected, "{attempts:?}");
+        }
+    }
 }

@@ -86,18 +86,18 @@ pub async fn run(
     document: Document,
 ) -> Result<Json<Explanation>, Problem> {
     let (mut event, mut tenant, mut after) = (None, None, None);
-    for member in document.members(&["event", "tenant", "cursor"])? {
+    for member in document.members() {
         match member.name {
             "event" => event = member.value.as_object().cloned(),
             "tenant" => {
                 let parse = |text: &str| TenantId::parse(text).ok();
-                tenant = Some(member.parsed("a tenant", parse)?);
+                tenant = member.parsed("a tenant", parse)?;
             }
             "cursor" => {
                 let parse = |text: &str| SubscriptionId::parse(text).ok();
-                after = Some(member.parsed("the `next` of the answer before", parse)?);
+                after = member.parsed("the `next` of the answer before", parse)?;
             }
-            _ => {}
+            _ => return Err(member.unknown().into()),
         }
     }
     let event = event.ok_or_else(|| FieldFault::new("event", "must be an event (an object)"))?;

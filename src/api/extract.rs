@@ -2,10 +2,13 @@
 //!
 //! A name that an object has twice is refused: whoever wrote it meant both.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value};
@@ -33,7 +36,7 @@ pub struct Json(pub Value);
 /// A body that is a JSON object; absent, it is an empty one.
 pub struct Document(pub Map<String, Value>);
 
-/// Query parameters, each known and given once.
+/// Query parameters, each known and given once: [`check_query`] has looked.
 pub struct Query(Vec<(String, String)>);
 
 /// The subscription that the path names.
@@ -133,7 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A member of a document, not null.
+/// A member of a document.
 pub struct Member<'a> {
     /// Its name.
     pub name: &'a str,
@@ -142,16 +145,9 @@ pub struct Member<'a> {
 }
 
 impl Document {
-    /// What it has, but for null, which stands for what is absent.
-    ///
-    /// # Errors
-    /// [`FieldFault`] of the first one that is not among `known`, null or not.
-    pub fn members(&self, known: &[&str]) -> Result<impl Iterator<Item = Member<'_>>, FieldFault> {
-        let members = || self.0.iter().map(|(name, value)| Member { name, value });
-        match members().find(|member| !known.contains(&member.name)) {
-            Some(other) => Err(other.unknown(known)),
-            None => Ok(members().filter(|member| !member.value.is_null())),
-        }
+    /// What it has. Whoever reads it refuses what is [`Member::unknown`], null or not.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        self.0.iter().map(|(name, value)| Member { name, value })
     }
 }
 
@@ -161,14 +157,26 @@ impl Member<'_> {
         FieldFault::new(self.name, format!("must be {expected}"))
     }
 
-    fn unknown(&self, known: &[&str]) -> FieldFault {
-        match known {
-            [one] => FieldFault::new(self.name, format!("is not known; did you mean `{one}`?")),
-            _ => FieldFault::new(self.name, "is not known"),
-        }
+    /// That there is no such member.
+    pub fn unknown(&self) -> FieldFault {
+        FieldFault::new(self.name, "is not known")
     }
 
-    /// The text, read by `parse`.
+    /// The value read by `read`; null stands for what is absent.
+    fn read<T>(
+        &self,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, FieldFault> {
+        if self.value.is_null() {
+            return Ok(None);
+        }
+        read(self.value)
+            .map(Some)
+            .ok_or_else(|| self.wrong(expected))
+    }
+
+    /// The text, read by `parse`; `None` for null.
     ///
     /// # Errors
     /// [`FieldFault`] saying what was expected.
@@ -176,51 +184,68 @@ impl Member<'_> {
         &self,
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<T, FieldFault> {
-        let parsed = self.value.as_str().and_then(parse);
-        parsed.ok_or_else(|| self.wrong(expected))
+    ) -> Result<Option<T>, FieldFault> {
+        self.read(expected, |value| value.as_str().and_then(parse))
     }
 
-    /// The time.
+    /// The time; `None` for null.
     ///
     /// # Errors
     /// [`FieldFault`].
-    pub fn time(&self) -> Result<UnixMillis, FieldFault> {
+    pub fn time(&self) -> Result<Option<UnixMillis>, FieldFault> {
         self.parsed(
             "RFC 3339 such as 2026-03-01T12:30:00Z",
             UnixMillis::parse_rfc3339,
         )
     }
 
-    /// The number, from 1 to `max`.
+    /// The number, from 1 to `max`; `None` for null.
     ///
     /// # Errors
     /// [`FieldFault`].
-    pub fn count(&self, max: usize) -> Result<usize, FieldFault> {
-        let count = self.value.as_u64().and_then(|n| usize::try_from(n).ok());
-        let count = count.filter(|n| (1..=max).contains(n));
-        count.ok_or_else(|| self.wrong(&format!("an integer from 1 to {max}")))
+    pub fn count(&self, max: usize) -> Result<Option<usize>, FieldFault> {
+        let read = |value: &Value| {
+            let count = usize::try_from(value.as_u64()?).ok()?;
+            (1..=max).contains(&count).then_some(count)
+        };
+        self.read(&format!("an integer from 1 to {max}"), read)
+    }
+
+    /// Whether it is so; `None` for null.
+    ///
+    /// # Errors
+    /// [`FieldFault`].
+    pub fn flag(&self) -> Result<Option<bool>, FieldFault> {
+        self.read("true or false", Value::as_bool)
     }
 }
 
-impl Query {
-    /// Refuses parameters that are not among `known`.
-    ///
-    /// # Errors
-    /// [`Problem`] naming the first one.
-    pub fn only(self, known: &[&str]) -> Result<Self, Problem> {
-        for (i, (name, _)) in self.0.iter().enumerate() {
-            if !known.contains(&name.as_str()) {
-                let expected = format!("one of {}", known.join(", "));
-                return Err(Problem::parameter(name, &expected));
-            }
-            if self.0[..i].iter().any(|(other, _)| other == name) {
-                return Err(Problem::parameter(name, "given once"));
-            }
+/// Refuses query parameters that are not `known`, and any that is given twice.
+///
+/// # Errors
+/// [`Problem`] naming the first one.
+pub async fn check_query(
+    State(known): State<Arc<[String]>>,
+    Query(given): Query,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    for (i, (name, _)) in given.iter().enumerate() {
+        if !known.contains(name) {
+            let expected = match known.is_empty() {
+                true => "left out: there are no parameters here".to_owned(),
+                false => format!("one of {}", known.join(", ")),
+            };
+            return Err(Problem::parameter(name, &expected));
         }
-        Ok(self)
+        if given[..i].iter().any(|(other, _)| other == name) {
+            return Err(Problem::parameter(name, "given once"));
+        }
     }
+    Ok(next.run(request).await)
+}
 
+impl Query {
     /// The parameter's text; without one it is as if it were absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.given(name).filter(|text| !text.is_empty())

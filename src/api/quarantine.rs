@@ -76,7 +76,6 @@ pub async fn list(
     State(api): State<Api>,
     query: Query,
 ) -> Result<Json<List<QuarantinedShown>>, Problem> {
-    let query = query.only(&["limit", "body_bytes"])?;
     let (limit, body_bytes) = (query.limit()?, query.body_bytes()?);
     let found = api.ports.quarantine.list(limit).await?;
     let items = found.iter();
@@ -120,18 +119,18 @@ fn read(document: &Document) -> Result<QuarantineQuery, FieldFault> {
         limit: REQUEUE_MAX,
         ..QuarantineQuery::default()
     };
-    for member in document.members(&["reason", "until", "limit"])? {
+    for member in document.members() {
         match member.name {
             "reason" => {
                 let expected = format!(
                     "one of {}",
                     FaultReason::ALL.map(FaultReason::code).join(", ")
                 );
-                query.reason = Some(member.parsed(&expected, FaultReason::from_code)?);
+                query.reason = member.parsed(&expected, FaultReason::from_code)?;
             }
-            "until" => query.until = Some(member.time()?),
-            "limit" => query.limit = member.count(REQUEUE_MAX)?,
-            _ => {}
+            "until" => query.until = member.time()?,
+            "limit" => query.limit = member.count(REQUEUE_MAX)?.unwrap_or(REQUEUE_MAX),
+            _ => return Err(member.unknown()),
         }
     }
     Ok(query)

@@ -1,7 +1,10 @@
 //! The route table: what there is, and who may call it.
 //!
 //! *Invariant: every route of the API is a line of this table.* Its access is checked before
-//! its handler runs, its limits hold, it is described, and the tests walk through it.
+//! its handler runs, its limits hold, it takes no query parameter but those that are described, and
+//! the tests walk through it.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -10,7 +13,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use http::Method;
 
 use super::auth::{Access, authenticate};
-use super::openapi::Describe;
+use super::extract::check_query;
+use super::openapi::{Describe, Schemas};
 use super::{
     Api, attempts, dead_letters, deliveries, events, explain, openapi, overview, quarantine,
     secrets, subscriptions, tokens,
@@ -78,8 +82,14 @@ pub(super) fn router(api: &Api) -> Router<Api> {
     for route in table() {
         let gate = from_fn_with_state((api.clone(), route.access), authenticate);
         let limit = DefaultBodyLimit::max(route.body_bytes_max);
-        let handler = route.handler.route_layer(limit).route_layer(gate);
-        router = router.route(route.path, handler);
+        let mut handler = route.handler.route_layer(limit);
+        // A link to what anyone may read often has something of its own behind it.
+        if route.access != Access::Anyone {
+            let described = (route.describe)(&mut Schemas::default());
+            let known: Arc<[String]> = described.query_names().collect();
+            handler = handler.route_layer(from_fn_with_state(known, check_query));
+        }
+        router = router.route(route.path, handler.route_layer(gate));
     }
     router
 }

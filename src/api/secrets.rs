@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Api;
 use super::extract::Document;
@@ -12,7 +12,6 @@ use super::openapi::{Operation, Schemas, parts};
 use super::problem::{Code, Problem};
 use super::subscriptions::{page, rewrite};
 use crate::domain::id::SubscriptionId;
-use crate::domain::subscription::FieldFault;
 use crate::ports::StoredSubscription;
 
 /// Subscriptions that one call writes again.
@@ -33,23 +32,19 @@ pub struct Rotated {
 ///
 /// # Errors
 /// [`Problem`]: 409 when there are no keys.
-pub async fn rotate(
-    State(api): State<Api>,
-    Document(document): Document,
-) -> Result<Json<Rotated>, Problem> {
-    if let Some(name) = document.keys().find(|name| *name != "cursor") {
-        return Err(FieldFault::new(name.as_str(), "is not known; did you mean `cursor`?").into());
+pub async fn rotate(State(api): State<Api>, document: Document) -> Result<Json<Rotated>, Problem> {
+    let mut after = None;
+    for member in document.members() {
+        if member.name != "cursor" {
+            return Err(member.unknown().into());
+        }
+        let parse = |text: &str| SubscriptionId::parse(text).ok();
+        after = member.parsed("the `next` of the call before", parse)?;
     }
     if !api.encrypts {
         let detail = "`secrets.keys` is not set, so there is no key to encrypt under";
         return Err(Problem::new(Code::NoKeys, detail));
     }
-    let cursor = document.get("cursor").filter(|value| !value.is_null());
-    let parse = |value: &Value| value.as_str().and_then(|id| SubscriptionId::parse(id).ok());
-    let expected = || FieldFault::new("cursor", "must be the `next` of the call before");
-    let after = cursor
-        .map(|value| parse(value).ok_or_else(expected))
-        .transpose()?;
     let (found, next) = page(&api, None, after.as_ref(), PAGE).await?;
     let count = found.len();
     for stored in found {

@@ -115,7 +115,6 @@ pub async fn list(
     caller: Caller,
     query: Query,
 ) -> Result<Json<Value>, Problem> {
-    let query = query.only(&["tenant", "limit", "cursor"])?;
     let expected = "a tenant, or * for those of every tenant";
     let scope = query.parsed("tenant", expected, |text| Scope::parse(text).ok())?;
     let parse = |text: &str| SubscriptionId::parse(text).ok();
@@ -185,16 +184,25 @@ pub async fn delete(
     SubscriptionPath(id): SubscriptionPath,
     conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
-    // Its tenant never changes, so it is still the caller's when it is deleted. The admin can
-    // delete what cannot be read.
-    if caller != Caller::Admin || conditions.are_any() {
-        conditions.check(Some(&find(&api, &caller, &id).await?))?;
+    let store = &api.ports.subscriptions;
+    for _ in 0..CONFLICT_TRIES {
+        // The admin can delete what cannot be read. Else what goes is what was looked at, and
+        // nothing that someone else made of it since.
+        let expected = if caller == Caller::Admin && !conditions.are_any() {
+            None
+        } else {
+            let there = find(&api, &caller, &id).await?;
+            conditions.check(Some(&there))?;
+            Some(there.version)
+        };
+        match store.delete(&id, expected).await {
+            Ok(true) => return Ok(StatusCode::NO_CONTENT),
+            Ok(false) => return Err(no_such()),
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    if api.ports.subscriptions.delete(&id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_such())
-    }
+    Err(StoreError::Conflict.into())
 }
 
 /// The one that has this id; those that the caller must not see are not there.

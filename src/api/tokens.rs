@@ -44,11 +44,14 @@ pub async fn create(
     document: Document,
 ) -> Result<(StatusCode, Json<TenantTokenMade>), Problem> {
     let mut ttl = TTL;
-    for member in document.members(&["ttl"])? {
+    for member in document.members() {
+        if member.name != "ttl" {
+            return Err(member.unknown().into());
+        }
         let expected = "a duration such as \"1h\", from 1s to 30 days";
         let allowed = |ttl: &Duration| (Duration::from_secs(1)..=TTL_MAX).contains(ttl);
         let parse = |text: &str| duration::parse(text).ok().filter(allowed);
-        ttl = member.parsed(expected, parse)?;
+        ttl = member.parsed(expected, parse)?.unwrap_or(TTL);
     }
     let expires_at = api.ports.clock.now().after(ttl);
     let token = TenantToken {

@@ -1,7 +1,9 @@
 //! `carillon doctor`: looks at all that Carillon needs, side by side, and says what to do.
 //!
-//! Adapters say what they find; the files below `doctor/` decide what that means. Nothing here
-//! changes anything, and each look has its own limit of time.
+//! Adapters say what they find; the files below `doctor/` decide what that means. Nothing that is
+//! there is changed, and nothing stays: for a moment there is a file without a name in the folder of
+//! the embedded store, and RabbitMQ is sent an empty message to a queue that is not there, as it tells
+//! of an alarm nobody but those who publish. Each look has its own limit of time.
 
 mod embedded;
 mod network;
@@ -11,22 +13,72 @@ mod running;
 mod settings;
 mod stored;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use crate::cli::Globals;
 use crate::cli::doctor::Check;
-use crate::codec::subscription::Survey;
 use crate::config::{self, Config};
 
-/// How long one part of what is looked at may take.
+/// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Checks as they are found: what takes too long takes nothing away that was found before.
+struct Findings<'a> {
+    found: RefCell<Vec<Check>>,
+    /// Told how many are found.
+    tell: &'a dyn Fn(u64),
+}
+
+impl<'a> Findings<'a> {
+    fn new(tell: &'a dyn Fn(u64)) -> Self {
+        Self {
+            found: RefCell::default(),
+            tell,
+        }
+    }
+
+    fn add(&self, check: Check) {
+        self.extend([check]);
+    }
+
+    fn extend(&self, checks: impl IntoIterator<Item = Check>) {
+        let mut found = self.found.borrow_mut();
+        let before = found.len();
+        found.extend(checks);
+        (self.tell)((found.len() - before) as u64);
+    }
+
+    /// What `look` comes to; or that it took too long, as the finding `name`.
+    async fn within<T>(&self, name: &str, look: impl Future<Output = T>) -> Option<T> {
+        let looked = tokio::time::timeout(LIMIT, look).await.ok();
+        if looked.is_none() {
+            let detail = format!("no answer within {} seconds", LIMIT.as_secs());
+            let advice = "see whether it hangs, and whether the network lets through what is sent";
+            self.add(Check::failed(name, detail, advice));
+        }
+        looked
+    }
+
+    /// The same of what holds up its thread: a file may be on a server that hangs.
+    async fn aside<T: Send + 'static>(
+        &self,
+        name: &str,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self.within(name, tokio::task::spawn_blocking(look)).await? {
+            Ok(looked) => Some(looked),
+            Err(error) => {
+                let advice = "this should not happen: report it";
+                self.add(Check::failed(name, error.to_string(), advice));
+                None
+            }
+        }
+    }
+}
 
 /// Looks at everything. `done` is told how many checks are done, now and then.
 pub async fn examine(globals: &Globals, done: impl Fn(u64)) -> Vec<Check> {
-    let tell = |checks: Vec<Check>| {
-        done(checks.len() as u64);
-        checks
-    };
     let loaded = match Config::load(globals.config.as_deref(), config::environment()) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -35,54 +87,29 @@ pub async fn examine(globals: &Globals, done: impl Fn(u64)) -> Vec<Check> {
         }
     };
     let config = &loaded.config;
-    let mut checks = tell(settings::checks(&loaded));
-    let kept = async {
-        let (mut checks, survey) = store(config).await;
-        checks.extend(stored::check(config, survey.as_ref()));
-        checks.extend(within("dns", network::dns(config, survey.as_ref())).await);
-        tell(checks)
+    // One for each of what goes on side by side, in the order in which they are shown.
+    let all: [Findings<'_>; 4] = std::array::from_fn(|_| Findings::new(&done));
+    let [settings, broker, kept, others] = &all;
+    settings.extend(settings::checks(&loaded));
+    let stored = async {
+        let survey = match config.is_embedded() {
+            true => embedded::look(config, kept).await,
+            false => redis::look(config, kept).await,
+        };
+        kept.extend(stored::check(config, survey.as_ref()));
+        let dns = network::dns(config, survey.as_ref());
+        kept.extend(kept.within("dns", dns).await);
     };
-    let others = async {
-        let mut checks = vec![network::tls_roots(config)];
-        checks.extend(within("api", running::checks(config, globals)).await);
-        tell(checks)
+    let around = async {
+        let roots = config.clone();
+        let roots = others.aside("tls roots", move || network::tls_roots(&roots));
+        others.extend(roots.await);
+        running::look(config, globals, others).await;
     };
-    let (kept, others) = tokio::join!(kept, others);
-    checks.extend(kept);
-    checks.extend(others);
-    checks
-}
-
-/// Looks at what everything is kept in; with what was seen of the subscriptions, if they could be
-/// read.
-async fn store(config: &Config) -> (Vec<Check>, Option<Survey>) {
-    if config.is_embedded() {
-        return embedded::checks(config).await;
-    }
-    let mut survey = None;
-    let redis = async {
-        let (checks, seen) = redis::checks(config).await;
-        survey = seen;
-        checks
-    };
-    let (mut checks, of_redis) = tokio::join!(
-        within("rabbitmq", rabbitmq::checks(config)),
-        within("redis", redis)
-    );
-    checks.extend(of_redis);
-    (checks, survey)
-}
-
-/// What `look` finds, or that it took too long.
-async fn within(name: &str, look: impl Future<Output = Vec<Check>>) -> Vec<Check> {
-    match tokio::time::timeout(LIMIT, look).await {
-        Ok(checks) => checks,
-        Err(_) => {
-            let detail = format!("no answer within {} seconds", LIMIT.as_secs());
-            let advice = "see whether it hangs, and whether the network lets through what is sent";
-            vec![Check::failed(name, detail, advice)]
-        }
-    }
+    tokio::join!(rabbitmq::look(config, broker), stored, around);
+    all.into_iter()
+        .flat_map(|findings| findings.found.into_inner())
+        .collect()
 }
 
 /// `1 subscription has`, `2 subscriptions have`.
@@ -121,9 +148,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_answer_is_not_waited_for() {
-        let checks = within("there", std::future::pending()).await;
-        assert_eq!(checks[0].name, "there");
-        assert!(checks[0].detail.contains("20 seconds"), "{checks:?}");
+    async fn what_does_not_answer_is_not_waited_for_and_hides_nothing() {
+        let findings = Findings::new(&|_| {});
+        let look = async {
+            findings.add(Check::ok("before", "found"));
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(findings.within("there", look).await, None);
+        assert_eq!(findings.within("here", async { 5 }).await, Some(5));
+        let found = findings.found.into_inner();
+        let names: Vec<&str> = found.iter().map(|check| check.name.as_str()).collect();
+        assert_eq!(names, ["before", "there"]);
+        assert!(found[1].detail.contains("20 seconds"), "{found:?}");
     }
 }

@@ -16,7 +16,8 @@ use crate::telemetry::log::{self, LogFormat};
 pub async fn serve(file: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Config::load(file, config::environment())?;
     start_log(&loaded.config);
-    for warning in loaded.warnings.iter().chain(&not_in_effect(&loaded.config)) {
+    let idle = not_in_effect(&loaded.config);
+    for warning in loaded.warnings.iter().chain(&idle) {
         tracing::warn!("{warning}");
     }
     let mut interrupt = listen_for(SignalKind::interrupt())?;

@@ -26,6 +26,7 @@ pub async fn asked(
         Command::DeadLetters(args) => super::dead_letters::run(args, &globals).await,
         Command::Deliveries(args) => super::deliveries::run(args, &globals).await,
         Command::Quarantine(args) => super::quarantine::run(args, &globals).await,
+        Command::Subscriptions(args) => super::subscriptions::run(args, &globals).await,
         Command::Tokens(args) => super::tokens::run(args, &globals).await,
         other => panic!("another command: {other:?}"),
     };

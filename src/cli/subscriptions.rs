@@ -58,10 +58,12 @@ pub enum Action {
     /// is made and shown once. What Carillon itself sets (`created_at`, `disabled_reason` …) is
     /// ignored. Subscriptions that the file does not name stay as they are, but for --prune.
     ///
-    /// First the plan is printed: `+` is created, `~` updated, with each field that changes, and
-    /// `-` deleted. Then it is carried out: all that is created and updated, or none of it (more
-    /// than 10,000 are sent in parts, each all or none); what is deleted goes afterwards, one by
-    /// one.
+    /// First the plan is printed: `+` is created, `~` updated, with each field that changes (of
+    /// secrets and headers no values), and `-` deleted. Then it is carried out: all that is created
+    /// and updated, or none of it (more than 10,000 are sent in parts, each all or none); what is
+    /// deleted goes afterwards, one by one.
+    ///
+    /// It needs the admin token, for the plan as well: whoever chooses ids sees what others have.
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(apply::Args),
     /// Change a subscription; what is not named stays

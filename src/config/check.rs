@@ -2,12 +2,13 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::fault::Fault;
+use super::fault::{Fault, Warning};
 use super::sections::Config;
 use super::{Origin, Sources};
 use crate::domain::retry::{Exponential, RetryFault, RetryPolicy};
 
-const TOKEN_CHARS_ADVISED: usize = 16;
+/// Fewer characters than these make an admin token worth guessing.
+pub const TOKEN_CHARS_ADVISED: usize = 32;
 
 /// Adds the relations that are broken, leaving out those of keys that are faulty already.
 pub(super) fn relations(config: &Config, sources: &Sources, faults: &mut Vec<Fault>) {
@@ -106,28 +107,26 @@ fn retry(config: &Config, origin: impl Fn(&str) -> Option<Origin>) -> Vec<Fault>
         .collect()
 }
 
-/// What is allowed but should be looked at, one sentence each.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
+/// What is allowed but should be looked at.
+pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = Vec::new();
+    let mut warn = |key, problem| warnings.push(Warning { key, problem });
     if let Some(token) = &config.http.admin_token
         && token.expose_secret().chars().count() < TOKEN_CHARS_ADVISED
     {
-        warnings.push(format!(
-            "`http.admin_token` has fewer than {TOKEN_CHARS_ADVISED} characters, which makes it easy \
-             to guess"
-        ));
+        let problem = format!(
+            "has fewer than {TOKEN_CHARS_ADVISED} characters, which makes it easy to guess"
+        );
+        warn("http.admin_token", problem);
     }
     if !config.is_embedded() && config.secrets.keys.first().is_none() {
-        warnings.push(
-            "`secrets.keys` is not set: signing secrets are stored in Redis without encryption"
-                .to_owned(),
-        );
+        let problem = "is not set: signing secrets are stored in Redis without encryption";
+        warn("secrets.keys", problem.to_owned());
     }
     for network in &config.egress.allow {
         if network.prefix_len() == 0 {
-            warnings.push(format!(
-                "`egress.allow` has {network}: webhooks can reach every internal address"
-            ));
+            let problem = format!("has {network}: webhooks can reach every internal address");
+            warn("egress.allow", problem);
         }
     }
     for (key, networks) in [
@@ -136,9 +135,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     ] {
         for network in networks.iter().filter(|n| n.addr() != n.trunc().addr()) {
             let whole = network.trunc();
-            warnings.push(format!(
-                "`{key}` has {network}, which covers all of {whole}"
-            ));
+            warn(key, format!("has {network}, which covers all of {whole}"));
         }
     }
     warnings

@@ -26,6 +26,15 @@ pub struct Fault {
     pub origin: Option<Origin>,
 }
 
+/// What is allowed, but should be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key, such as `egress.allow`.
+    pub key: &'static str,
+    /// Why, to follow the key.
+    pub problem: String,
+}
+
 /// What set a key; ordered by file, line and variable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -50,6 +59,12 @@ impl fmt::Display for Origin {
             } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
         }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.key, self.problem)
     }
 }
 

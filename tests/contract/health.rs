@@ -123,7 +123,7 @@ pub async fn a_deleted_subscription_is_forgotten<H: Harness>() {
     failed(&store, 1, 1000).await;
     failed(&store, 2, 1000).await;
     let id = subscription_id(1);
-    assert!(store.subscriptions.delete(&id).await.unwrap());
+    assert!(store.subscriptions.delete(&id, None).await.unwrap());
     let left = [(subscription_id(2), at(1000))];
     assert_eq!(failing(&store).await, left);
     // An attempt that was under way.

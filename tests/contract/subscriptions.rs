@@ -41,8 +41,8 @@ pub async fn a_change_is_visible_when_the_call_returns<H: Harness>() {
     let changed = subscription("acme", 1, "b");
     store.put(changed, version).await.unwrap();
     assert_eq!(descriptions(&store.of_scope(&acme()).await.unwrap()), ["b"]);
-    assert!(store.delete(&subscription_id(1)).await.unwrap());
-    assert!(!store.delete(&subscription_id(1)).await.unwrap());
+    assert!(store.delete(&subscription_id(1), None).await.unwrap());
+    assert!(!store.delete(&subscription_id(1), None).await.unwrap());
     assert!(store.get(&subscription_id(1)).await.unwrap().is_none());
     assert!(store.of_scope(&acme()).await.unwrap().is_empty());
 }
@@ -72,6 +72,18 @@ pub async fn versions_guard_changes<H: Harness>() {
     let results = futures_util::future::join_all(tries).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     assert!(results.into_iter().filter(Result::is_err).all(conflicts));
+
+    // What goes is the version that is meant, and of several one call has it.
+    let id = subscription_id(1);
+    let latest = store.get(&id).await.unwrap().unwrap();
+    let stale = store.delete(&id, Some(second.version)).await;
+    assert!(conflicts(stale.map(drop)));
+    assert!(store.get(&id).await.unwrap().is_some());
+    let of_latest = || store.delete(&id, Some(latest.version));
+    let (gone, again) = tokio::join!(of_latest(), of_latest());
+    assert_eq!(u8::from(gone.unwrap()) + u8::from(again.unwrap()), 1);
+    assert!(store.get(&id).await.unwrap().is_none());
+    assert!(!of_latest().await.unwrap(), "it is not there");
 }
 
 pub async fn listeners_hear_of_both_scopes_in_time<H: Harness>() {
@@ -103,7 +115,7 @@ pub async fn listeners_hear_of_both_scopes_in_time<H: Harness>() {
     assert!(heard().is_empty(), "nothing was changed");
     assert!(store.put(subscription("acme", 1, ""), None).await.is_err());
     assert!(heard().is_empty(), "nothing was changed");
-    assert!(store.delete(&id).await.unwrap());
+    assert!(store.delete(&id, None).await.unwrap());
     assert_eq!(heard(), ["*"]);
 }
 
@@ -161,7 +173,7 @@ pub async fn it_survives_a_crash<H: Harness>() {
     let store = backend.store().subscriptions;
     store.put(subscription("acme", 1, "a"), None).await.unwrap();
     store.put(subscription("acme", 2, "b"), None).await.unwrap();
-    assert!(store.delete(&subscription_id(1)).await.unwrap());
+    assert!(store.delete(&subscription_id(1), None).await.unwrap());
     let version = store
         .get(&subscription_id(2))
         .await
@@ -196,7 +208,7 @@ pub async fn an_outage_is_an_error_and_never_empty<H: Harness>() {
         conflict,
         Err(StoreError::Unavailable(_) | StoreError::Damaged(_))
     ));
-    assert!(subscriptions.delete(&id).await.is_err());
+    assert!(subscriptions.delete(&id, None).await.is_err());
     assert!(nothing_of(store.inbox.events(1)).await);
     assert!(nothing_of(store.inbox.deliveries(1)).await);
     assert!(

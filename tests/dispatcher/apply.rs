@@ -271,6 +271,35 @@ async fn what_the_file_does_not_name_is_pruned_when_that_is_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_pruned_may_be_on_any_page() {
+    let dispatcher = Dispatcher::start().await;
+    let api = &dispatcher.api;
+    let named = |name: &str, n: usize| json!({ "id": format!("sub_{name}{n:03}"), "tenant": TENANT, "url": URL });
+    // The list has a hundred on a page: some go from each.
+    let kept: Vec<Value> = (0..230).map(|n| named("kept", n)).collect();
+    let gone = ["a", "kept100x", "z"].map(|name| named(name, 1));
+    let all = [&kept[..], &gone].concat();
+    api.put(ALL, &json!(all)).await.expect(200);
+    let args = [
+        "subscriptions",
+        "apply",
+        "-f",
+        "-",
+        "--prune",
+        "--yes",
+        "--json",
+    ];
+    let done = json_of(&carillon(api, &args, &json!(kept).to_string()).await);
+    let ids = gone.map(|one| one["id"].clone());
+    assert_eq!(
+        (&done["deleted"], &done["unchanged"]),
+        (&json!(ids), &json!(230))
+    );
+    let left = api.items(&format!("{ALL}?limit=1000")).await;
+    assert_eq!(left.len(), kept.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pruning_without_ids_is_refused() {
     let dispatcher = Dispatcher::start().await;
     let api = &dispatcher.api;

@@ -41,7 +41,9 @@ async fn a_change_is_made_to_what_was_read() {
     changed.expect(200);
     let refused = change(&first).await.refused(412, "precondition_failed");
     assert_eq!(refused["etag"], second);
-    change(&format!("W/{second}")).await.expect(200);
+    change(&format!("W/{second}, \"one,two\""))
+        .await
+        .expect(200);
     change("*").await.expect(200);
     change("unquoted").await.refused(400, "invalid_header");
     for method in [Method::PUT, Method::DELETE] {
@@ -88,6 +90,12 @@ async fn what_is_made_under_a_key_is_made_once() {
     make(&"k".repeat(256), &document)
         .await
         .refused(400, "invalid_header");
+    let twice = api
+        .request(Method::POST, ALL)
+        .header("idempotency-key", "k3");
+    let twice = twice.header("idempotency-key", "k4").json(&document);
+    let refused = api.send(twice).await.refused(400, "invalid_header");
+    assert_eq!(refused["field"], "idempotency-key");
     // Changed since, its secret is not shown any more.
     let path = format!("{ALL}/{}", first["id"].as_str().unwrap());
     api.patch(&path, &json!({ "description": "changed" }))
@@ -97,4 +105,9 @@ async fn what_is_made_under_a_key_is_made_once() {
         .await
         .refused(409, "idempotency_key_used");
     assert_eq!(api.items(&format!("{ALL}?tenant={TENANT}")).await.len(), 2);
+    // The key goes with what it made, and makes it anew.
+    api.delete(&path).await.expect(204);
+    let anew = make("k1", &document).await.expect(201);
+    assert_eq!(anew["id"], first["id"]);
+    assert_ne!(anew["secret"], first["secret"]);
 }

@@ -1,17 +1,40 @@
 //! `--json`: each command that has it prints JSON on standard output and nothing else.
 
-use std::process::Command;
+use std::process;
 
+use clap::{Command, CommandFactory as _};
 use serde_json::{Value, json};
 
 use super::harness::{Dispatcher, event};
 use super::hooks::Hooks;
 use super::program::{Ran, run};
 
+/// What has no JSON, goes on until it is told to stop, or needs what is not here: other tests have
+/// these.
+const ELSEWHERE: [&str; 7] = [
+    "serve",
+    "demo",
+    "listen",
+    "dead-letters discard",
+    "secrets rotate",
+    "verify",
+    "completions",
+];
+
+/// All commands that have none below them, in the order of the help.
+fn commands(command: &Command, name: &str, found: &mut Vec<String>) {
+    for below in command.get_subcommands() {
+        commands(below, format!("{name} {}", below.get_name()).trim(), found);
+    }
+    if !command.has_subcommands() {
+        found.push(name.to_owned());
+    }
+}
+
 /// Runs the program with `--json`, beside the dispatcher that it asks, in an empty folder.
 async fn carillon(api: &str, line: &[&str], input: &str) -> Ran {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_carillon"));
     let kept = std::env::vars().filter(|(name, _)| !name.starts_with("CARILLON_"));
     command.current_dir(folder.path()).env_clear().envs(kept);
     // Nothing listens there.
@@ -41,6 +64,8 @@ async fn a_program_can_read_every_command() {
         "--url",
         "https://a.example/",
     ];
+    let mut left = Vec::new();
+    commands(&carillon::cli::Cli::command(), "", &mut left);
     for (line, input) in [
         (&["subscriptions", "list"][..], ""),
         (&["subscriptions", "get", &made.id], ""),
@@ -69,12 +94,17 @@ async fn a_program_can_read_every_command() {
         (&["config", "reference"], ""),
         (&["init"], ""),
         (&["doctor"], ""),
+        (&["openapi"], ""),
     ] {
+        let said = line.join(" ") + " ";
+        left.retain(|command| !said.starts_with(&format!("{command} ")));
         let (code, out, err) = carillon(api.base(), line, input).await;
         assert_eq!(code, 0, "{line:?}: {out}{err}");
         let read: Result<Value, _> = serde_json::from_str(&out);
         assert!(read.is_ok_and(|value| value.is_object()), "{line:?}: {out}");
     }
+    let left: Vec<&str> = left.iter().map(String::as_str).collect();
+    assert_eq!(left, ELSEWHERE, "each command has a line here, or there");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ mod restart;
 mod rotations;
 mod rules;
 mod secrets;
+mod stores;
 mod subscriptions;
 mod tenants;
 mod test_action;

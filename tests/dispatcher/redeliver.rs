@@ -178,8 +178,22 @@ async fn a_dead_letter_stays_and_the_attempts_begin_anew() {
     api.settled().await;
     assert_eq!(hooks.seen("all").len(), 5);
     assert_eq!(api.items("/v1/dead-letters").await, letters, "they stay");
+    let told = async || {
+        let path = format!("/v1/deliveries/{delivery}");
+        let attempts = format!("/v1/attempts?delivery={delivery}");
+        api.items_when(&attempts, 5).await;
+        api.get(&path).await.expect(200)
+    };
+    let there = told().await;
+    assert_eq!(there["state"], "delivered");
+    assert_eq!(there["dead_letter"]["reason"], "exhausted", "{there}");
     let path = format!("/v1/dead-letters/{delivery}");
     api.delete(&path).await.expect(204);
+    let gone = told().await;
+    assert_eq!(
+        (&gone["state"], &gone["dead_letter"]),
+        (&json!("delivered"), &json!(null))
+    );
     assert_eq!(api.items("/v1/dead-letters").await, [] as [Value; 0]);
 }
 

@@ -110,6 +110,15 @@ async fn what_a_rotation_does_not_understand_changes_nothing() {
     let seen = hooks.arrived("all", 1).await.remove(0);
     assert!(verifies(&seen, made.whsec()));
     assert_eq!(signatures(&seen).len(), 1);
+    // Null stands for what is absent.
+    let rotated = api
+        .post(&path, &json!({ "overlap": null }))
+        .await
+        .expect(200);
+    api.publish(&event("f")).await;
+    let seen = hooks.arrived("all", 2).await.remove(1);
+    let new = rotated["secret"]["whsec"].as_str().unwrap();
+    assert!(verifies(&seen, made.whsec()) && verifies(&seen, new));
 }
 
 fn verifies_publicly(received: &Received, public_key: &Value) -> bool {

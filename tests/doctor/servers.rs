@@ -143,12 +143,34 @@ async fn where_nobody_listens_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_hides_no_other() {
+    let names = Names::new().await;
+    // Its backlog takes connections, and nobody reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = silent.local_addr().unwrap();
+    let brokers = format!("amqp://{place},{}", names.broker);
+    let patient = names
+        .patient()
+        .await
+        .with("CARILLON_BROKER__URL", &brokers)
+        .with("CARILLON_REDIS__URL", &format!("redis://{place}"));
+    let found = patient.look().await;
+    assert_eq!(found.code, 1);
+    assert_eq!(found.names("failed"), ["redis"], "{}", found.text);
+    found.expect("redis", "failed", &place.to_string());
+    found.expect("rabbitmq", "warning", &place.to_string());
+    found.expect("queues", "ok", "none is there yet");
+    found.expect("broker alarm", "ok", "takes messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_may_lose_something_is_a_warning() {
     let names = Names::new().await;
     let lines = [
         "maxmemory 100mb",
         "maxmemory-policy allkeys-lru",
         "appendonly no",
+        "user mute on >hunter2 ~* &* +@all -info",
     ];
     let server = RedisServer::start_with(&lines).await;
     let patient = names.patient().await;
@@ -160,6 +182,12 @@ async fn a_redis_that_may_lose_something_is_a_warning() {
     found.expect("redis persistence", "warning", "appendonly yes");
     found.expect("redis memory", "ok", "% of `maxmemory`");
     assert_eq!(patient.look_with(&["--strict"]).await.code, 1);
+    // Who may not ask is told what to allow, and is served all the same.
+    let muted = with_password(&server.url(), "mute:hunter2");
+    let found = patient.with("CARILLON_REDIS__URL", &muted).look().await;
+    assert_eq!(found.code, 0, "{}", found.text);
+    found.expect("redis", "warning", "allow `INFO`");
+    found.expect("redis marker", "ok", &names.prefix);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,10 +230,14 @@ async fn over_tls_and_short_of_memory() {
     let found = patient.look().await;
     assert_eq!(found.code, 0, "{}", found.text);
     found.expect("rabbitmq", "ok", "version");
+    // Everything is declared, so that there is much to ask of a connection that RabbitMQ may hold.
+    let (patient, _process) = patient.serve().await;
     let little = ["set_vm_memory_high_watermark", "absolute", "1"];
     broker.ctl(1, &little).await;
     let found = patient.look().await;
     assert_eq!(found.code, 1);
+    assert_eq!(found.names("failed"), ["broker alarm"], "{}", found.text);
     found.expect("broker alarm", "failed", "memory");
-    found.expect("queues", "ok", "none is there yet");
+    found.expect("queues", "ok", "all ");
+    found.expect("ready", "ok", "takes events");
 }

@@ -115,7 +115,7 @@ async fn another_process_hears_without_messages() {
     }
     two.of_scope(&scope("acme")).await.unwrap();
     heard.take();
-    assert!(one.delete(&id(0)).await.unwrap());
+    assert!(one.delete(&id(0), None).await.unwrap());
     until("the deletion is told", PROMPT, async || heard.has("acme")).await;
 }
 

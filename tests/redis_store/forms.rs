@@ -36,7 +36,7 @@ async fn everything_works(one: &Redis, two: &Redis) {
         descriptions(&two.list(None, None, 10).await.unwrap()),
         ["b", "c"]
     );
-    assert!(one.delete(&id(2)).await.unwrap());
+    assert!(one.delete(&id(2), None).await.unwrap());
 
     let records = (0..300).map(|n| (key(n % 30), id(n))).collect();
     one.record(records).await.unwrap();
@@ -73,7 +73,7 @@ async fn rates_and_health_work(one: &Redis, two: &Redis) {
     let successes: Vec<_> = (2..2000).map(|n| (id(n), later)).collect();
     one.succeeded(&successes).await.unwrap();
     assert_eq!(one.failing().await.unwrap(), [(id(1), first)]);
-    assert!(two.delete(&id(1)).await.unwrap());
+    assert!(two.delete(&id(1), None).await.unwrap());
     assert_eq!(one.failing().await.unwrap(), []);
 }
 

@@ -17,7 +17,7 @@ async fn an_empty_redis_is_unavailable_until_it_is_ours() {
         unavailable(redis.of_scope(&acme).await),
         unavailable(redis.get(&id(1)).await),
         unavailable(redis.list(None, None, 10).await),
-        unavailable(redis.delete(&id(1)).await),
+        unavailable(redis.delete(&id(1), None).await),
         redis.ready().await.unwrap_err(),
     ] {
         assert!(
@@ -64,7 +64,7 @@ async fn a_loss_is_no_new_beginning() {
         "{why}"
     );
     assert!(redis.ready().await.unwrap_err().contains("lost"));
-    unavailable(redis.delete(&id(1)).await);
+    unavailable(redis.delete(&id(1), None).await);
     looked(&server, 2).await;
     assert!(heard.take().is_empty(), "what was loaded is served on");
 

@@ -1,5 +1,6 @@
 //! Looks at a RabbitMQ and leaves it as it is, for `carillon doctor`: does it let us in, what
-//! version is it, is the topology there as we need it, does it take messages.
+//! version is it, is the topology there as we need it, does it take messages. To see that, one empty
+//! message is sent to a queue that is not there.
 
 use std::io;
 use std::path::Path;
@@ -25,6 +26,10 @@ use super::topology::{self, TopologyError};
 
 /// How long RabbitMQ may take to confirm one message before that is no answer.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take to greet. Only the version is lost without.
+const GREETED_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take to say how a queue is: one without a leader keeps silent.
+const DECLARED_WITHIN: Duration = Duration::from_secs(10);
 /// Most that is read of the server's greeting; it takes half a kilobyte.
 const GREETING_BYTES_MAX: u64 = 16 * 1024;
 
@@ -44,6 +49,8 @@ pub struct Topology {
     pub missing: Vec<String>,
     /// These differ, or may not be declared.
     pub faults: Vec<TopologyError>,
+    /// RabbitMQ said nothing of these in time.
+    pub silent: Vec<String>,
 }
 
 /// Where a URL leads, without what is secret in it: `host:port`.
@@ -72,14 +79,15 @@ impl Node {
         let address = address.map_err(|error| error.to_string())?;
         let connection = address.connect(0, "doctor").await?;
         // It can be used all the same: the version is only told.
-        let version = greeting(url, pem.as_deref()).await.ok().flatten();
+        let greeting = tokio::time::timeout(GREETED_WITHIN, greeting(url, pem.as_deref()));
+        let version = greeting.await.ok().and_then(Result::ok).flatten();
         Ok(Self {
             connection,
             version,
         })
     }
 
-    /// Looks at each exchange and queue under `prefix`: first whether it is there, and only then
+    /// Looks at each exchange and queue under `prefix`, before [`Self::held`] publishes: first whether it is there, and only then
     /// whether declaring it would be refused, so that none is made.
     pub async fn topology(&self, prefix: &str) -> Topology {
         let names = Names::new(prefix);
@@ -94,9 +102,10 @@ impl Node {
         let mut seen = Topology::default();
         for (name, looked) in join_all(looks).await {
             match looked {
-                Ok(true) => seen.there += 1,
-                Ok(false) => seen.missing.push(name.as_str().to_owned()),
-                Err(fault) => seen.faults.push(fault),
+                Some(Ok(true)) => seen.there += 1,
+                Some(Ok(false)) => seen.missing.push(name.as_str().to_owned()),
+                Some(Err(fault)) => seen.faults.push(fault),
+                None => seen.silent.push(name.as_str().to_owned()),
             }
         }
         seen
@@ -106,7 +115,7 @@ impl Node {
         &self,
         name: &'n ShortString,
         thing: Thing,
-    ) -> (&'n ShortString, Result<bool, TopologyError>) {
+    ) -> (&'n ShortString, Option<Result<bool, TopologyError>>) {
         let looked = async {
             match self.ask(name, &thing, true).await {
                 Ok(()) => {}
@@ -115,7 +124,10 @@ impl Node {
             }
             self.ask(name, &thing, false).await.map(|()| true)
         };
-        (name, looked.await)
+        (
+            name,
+            tokio::time::timeout(DECLARED_WITHIN, looked).await.ok(),
+        )
     }
 
     /// On a channel of its own, as RabbitMQ closes it with a refusal.
@@ -146,7 +158,8 @@ impl Node {
     }
 
     /// Why RabbitMQ holds publishing, if it does: it is short of memory or disk. It says so only
-    /// to who publishes; so one empty message is sent to a queue that is not there.
+    /// to who publishes; so one empty message is sent to a queue that is not there. During an alarm
+    /// nothing else can be asked of this connection afterwards.
     ///
     /// # Errors
     /// What RabbitMQ said instead.

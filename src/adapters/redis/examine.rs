@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use ::redis::RedisResult;
 use ::redis::aio::MultiplexedConnection;
+use ::redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use futures_util::future::join_all;
 
 use super::Keys;
 use super::target::{OpenError, Target, within};
@@ -27,12 +28,21 @@ pub struct Examiner {
 }
 
 /// One server as it tells of itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Server {
-    /// Its `INFO`; empty when the user may not ask.
-    pub info: HashMap<String, String>,
-    /// Its clock; `None` when the user may not ask.
+    /// Its `INFO`.
+    pub info: Result<HashMap<String, String>, Untold>,
+    /// Its clock; `None` when it did not say.
     pub clock: Option<UnixMillis>,
+}
+
+/// Why a server did not tell of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// The user may not ask; what the server said.
+    Forbidden(String),
+    /// It did not answer, or could not; why.
+    Failed(String),
 }
 
 impl Examiner {
@@ -50,15 +60,15 @@ impl Examiner {
     /// Each server: the one that is named or that the sentinels name, or all nodes of a cluster
     /// that are named. With `host:port`, and why it cannot be reached.
     pub async fn servers(&self) -> Vec<(String, Result<Server, String>)> {
-        let mut servers = Vec::new();
-        for (place, connected) in self.target.each_server().await {
+        let looks = self.target.each_server().await.into_iter();
+        let looks = looks.map(|(place, connected)| async {
             let asked = match connected {
                 Ok(conn) => Ok(ask(conn).await),
                 Err(error) => Err(error.to_string()),
             };
-            servers.push((place, asked));
-        }
-        servers
+            (place, asked)
+        });
+        join_all(looks).await
     }
 
     /// Whether it is marked as ours: all keys are there that never go.
@@ -125,8 +135,19 @@ async fn ask(mut conn: MultiplexedConnection) -> Server {
     let time = ::redis::cmd("TIME");
     let time = within(LIMIT, time.query_async::<(i64, i64)>(&mut conn)).await;
     Server {
-        info: info.map(|text| read_info(&text)).unwrap_or_default(),
+        info: info
+            .map(|text| read_info(&text))
+            .map_err(|error| untold(&error)),
         clock: time.ok().map(|(s, us)| UnixMillis(s * 1000 + us / 1000)),
+    }
+}
+
+/// A command that is forbidden, or is known by another name.
+fn untold(error: &RedisError) -> Untold {
+    use ServerErrorKind::{NoPerm, ResponseError};
+    match error.kind() {
+        ErrorKind::Server(NoPerm | ResponseError) => Untold::Forbidden(error.to_string()),
+        _ => Untold::Failed(error.to_string()),
     }
 }
 
@@ -140,7 +161,18 @@ fn read_info(text: &str) -> HashMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::fault;
     use super::*;
+
+    #[test]
+    fn silence_is_not_taken_for_a_refusal() {
+        let said = |kind| RedisError::from((ErrorKind::Server(kind), "it said so"));
+        let is_forbidden = |error| matches!(untold(&error), Untold::Forbidden(_));
+        assert!(is_forbidden(said(ServerErrorKind::NoPerm)));
+        assert!(is_forbidden(said(ServerErrorKind::ResponseError)));
+        assert!(!is_forbidden(said(ServerErrorKind::BusyLoading)));
+        assert!(!is_forbidden(fault("no answer in time")));
+    }
 
     #[test]
     fn info_is_read_by_its_names() {

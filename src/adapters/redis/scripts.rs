@@ -110,11 +110,12 @@ end
 return done()
 ";
 
-/// `KEYS[7]`: since when endpoints fail. `ARGV`: channel, id.
+/// `KEYS[7]`: since when endpoints fail. `ARGV`: channel, id, expected version, or empty for any.
 const DELETE: &str = r"
 if not marker then return answer('lost') end
-redis.call('HDEL', KEYS[7], ARGV[2])
 local version, old = there(ARGV[2])
+if version and ARGV[3] ~= '' and version ~= ARGV[3] then return answer('conflict') end
+redis.call('HDEL', KEYS[7], ARGV[2])
 if not version then return answer('absent') end
 redis.call('HDEL', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[3], ARGV[2])

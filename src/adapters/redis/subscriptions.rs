@@ -148,10 +148,13 @@ impl SubscriptionStore for Redis {
         Err(StoreError::Conflict)
     }
 
-    async fn delete(&self, id: &SubscriptionId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &SubscriptionId, expected: Option<u64>) -> Result<bool, StoreError> {
         let core = &self.core;
         let mut delete = core.writing(&core.scripts.delete);
-        delete.key(&core.keys.failing).arg(id.as_str());
+        delete
+            .key(&core.keys.failing)
+            .arg(id.as_str())
+            .arg(expected.map_or(String::new(), |version| version.to_string()));
         let word = core.change(&delete).await?;
         Ok(word == "done")
     }

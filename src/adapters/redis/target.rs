@@ -17,6 +17,7 @@ use ::redis::{
     Value,
 };
 use base64::Engine as _;
+use futures_util::future::join_all;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
@@ -112,22 +113,20 @@ impl Target {
     /// A connection to each server by itself, with where it is: the one server, the master that
     /// the sentinels name, or each node of a cluster that is named.
     pub(super) async fn each_server(&self) -> Vec<(String, RedisResult<MultiplexedConnection>)> {
-        let mut servers = Vec::new();
-        for node in self.url.expose_nodes() {
-            let place = info(node).map(|info| info.addr().to_string());
-            let place = place.unwrap_or_default();
-            let client = match self.url.form() {
-                RedisForm::Single => info(node).and_then(|info| self.client(info)),
-                RedisForm::Cluster => info(node).and_then(|info| self.client_of(info)),
-                RedisForm::Sentinel { master } => {
-                    let place = format!("master {master}");
-                    let client = self.master(master).await;
-                    return vec![(place, connected(client).await)];
-                }
-            };
-            servers.push((place, connected(client).await));
+        if let RedisForm::Sentinel { master } = self.url.form() {
+            let client = self.master(master).await;
+            return vec![(format!("master {master}"), connected(client).await)];
         }
-        servers
+        // Side by side: one that is away must not take the time of the others.
+        let looks = self.url.expose_nodes().map(|node| async move {
+            let place = info(node).map(|info| info.addr().to_string());
+            let client = info(node).and_then(|info| match self.url.form() {
+                RedisForm::Cluster => self.client_of(info),
+                _ => self.client(info),
+            });
+            (place.unwrap_or_default(), connected(client).await)
+        });
+        join_all(looks).await
     }
 
     /// What is published on `channel`, by a connection of its own. On a cluster any node

@@ -130,10 +130,14 @@ impl SubscriptionStore for Sqlite {
         self.queue.write(write).await
     }
 
-    async fn delete(&self, id: &SubscriptionId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &SubscriptionId, expected: Option<u64>) -> Result<bool, StoreError> {
         let id = id.clone();
         let write = move |tx: &mut Tx<'_>| {
             let there = version_and_scope(tx.conn, &id)?;
+            let other = |(version, _): &_| expected.is_some_and(|expected| expected != *version);
+            if there.as_ref().is_some_and(other) {
+                return Ok(Err(StoreError::Conflict));
+            }
             let deleted = tx
                 .conn
                 .prepare_cached("DELETE FROM subscriptions WHERE id = ?")?

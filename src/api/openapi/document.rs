@@ -22,7 +22,7 @@ answered as what is not there. Without an admin token configured, Carillon liste
 alone, and whoever can connect is the admin.
 
 **Problems.** Every refusal is a problem document (RFC 9457) with a stable `code`. Unknown \
-parameters of a list and unknown fields are refused (422), but for events, whose unknown fields are ignored. \
+parameters and unknown fields are refused (422), but for events, whose unknown fields are ignored. \
 An unknown path is answered 404, another method of a known one 405 with `Allow`; `HEAD` is `GET` \
 without the document.
 
@@ -73,6 +73,7 @@ const OF_ALL: &[Code] = &[
     Code::Unauthorized,
     Code::TokenExpired,
     Code::CrossOrigin,
+    Code::InvalidParameter,
     Code::TooManyRequests,
     Code::Internal,
     Code::StoreUnavailable,

@@ -60,7 +60,7 @@ impl Operation {
     pub fn query(self, name: &str, about: &str, schema: Value) -> Self {
         let mut parameter = parameter("query", name, about, schema);
         parameter["allowEmptyValue"] = true.into();
-        self.with(parameter).refuses(&[Code::InvalidParameter])
+        self.with(parameter)
     }
 
     /// A parameter of its query that is `true` or `false`, and never empty.
@@ -68,7 +68,6 @@ impl Operation {
     pub fn flag(self, name: &str, about: &str) -> Self {
         let schema = json!({ "type": "boolean", "default": false });
         self.with(parameter("query", name, about, schema))
-            .refuses(&[Code::InvalidParameter])
     }
 
     /// A header that it goes by.
@@ -138,6 +137,15 @@ impl Operation {
             }
         }
         self
+    }
+
+    /// The names of the parameters of its query: no others are taken.
+    pub fn query_names(&self) -> impl Iterator<Item = String> {
+        let of_query = self
+            .parameters
+            .iter()
+            .filter(|parameter| parameter["in"] == "query");
+        of_query.filter_map(|parameter| Some(parameter["name"].as_str()?.to_owned()))
     }
 
     fn with(mut self, parameter: Value) -> Self {

@@ -18,7 +18,11 @@ use crate::codec::attempt::outcome_code;
 use crate::codec::subscription::show_secret;
 use crate::config::duration;
 use crate::domain::signature::SECRETS_MAX;
-use crate::domain::subscription::FieldFault;
+
+/// How long the secret before signs too when nothing is said.
+const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+/// The longest that it may.
+const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What came of a test event.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -93,20 +97,18 @@ pub async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
     SubscriptionPath(id): SubscriptionPath,
-    Document(document): Document,
+    document: Document,
 ) -> Result<Json<Rotation>, Problem> {
-    if let Some(name) = document.keys().find(|name| *name != "overlap") {
-        return Err(FieldFault::new(name.as_str(), "is not known; did you mean `overlap`?").into());
+    let mut overlap = OVERLAP;
+    for member in document.members() {
+        if member.name != "overlap" {
+            return Err(member.unknown().into());
+        }
+        let expected = "a duration such as \"24h\", at most 30 days";
+        let allowed = |overlap: &Duration| *overlap <= OVERLAP_MAX;
+        let parse = |text: &str| duration::parse(text).ok().filter(allowed);
+        overlap = member.parsed(expected, parse)?.unwrap_or(OVERLAP);
     }
-    let expected = "must be a duration such as \"24h\", at most 30 days";
-    let overlap = match document.get("overlap") {
-        None => Duration::from_secs(24 * 3600),
-        Some(value) => value
-            .as_str()
-            .and_then(|text| duration::parse(text).ok())
-            .filter(|overlap| overlap.as_secs() <= 30 * 24 * 3600)
-            .ok_or_else(|| FieldFault::new("overlap", expected))?,
-    };
     let now = api.ports.clock.now();
     let until = now.after(overlap);
     let (rotated, ()) = update(&api, &caller, &id, |stored| {

@@ -71,7 +71,7 @@ pub async fn declare(
     query: Query,
     AnyJson(body): AnyJson,
 ) -> Result<Json<Value>, Problem> {
-    let dry_run = query.only(&["dry_run"])?.flag("dry_run")?;
+    let dry_run = query.flag("dry_run")?;
     let declared = read_items(&api, items_of(body)?)?;
     let named = declared.iter().filter_map(|item| item.id.clone());
     let there = those_there(&api, &named.collect::<Vec<_>>()).await?;

@@ -55,7 +55,8 @@ pub fn create(schemas: &mut Schemas) -> Operation {
     Operation::new(TAG, "createSubscription", "Create a subscription")
         .about(
             "Answers it with its secret, shown this once. Asked again with the same `Idempotency-Key` \
-             and document it answers the same, for a day.",
+             and document it answers the same, for a day. A key is known for as long as what it made is \
+             there: once that is deleted, it makes it anew, under the same id and with another secret.",
         )
         .header("Idempotency-Key", "What tells this creation from others of the tenant.", key)
         .takes(document, true, &[("the least", least), ("with a filter", filtered)])
@@ -167,6 +168,7 @@ pub fn change(schemas: &mut Schemas) -> Operation {
 pub fn delete(_: &mut Schemas) -> Operation {
     let operation = of_one("deleteSubscription", "Delete a subscription")
         .about("Its waiting deliveries are dead-lettered when they are due.")
+        .refuses(&[Code::Conflict])
         .answers_nothing(204, "It was deleted.");
     conditional(operation)
 }
@@ -221,7 +223,7 @@ fn conditional(operation: Operation) -> Operation {
     let tags = || {
         json!({
             "type": "string",
-            "pattern": "^(\\*|(W/)?\"[!#-+\\-.-~]*\"(, *(W/)?\"[!#-+\\-.-~]*\")*)$",
+            "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, *(W/)?\"[!#-~]*\")*)$",
             "examples": ["\"19ca0d6a4f8-1\""],
         })
     };

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::Findings;
 use crate::adapters::sqlite::examine::{Examined, examine};
 use crate::app::backends::vault;
 use crate::cli::doctor::Check;
@@ -16,30 +17,36 @@ const FREE_BYTES_ADVISED: u64 = 1 << 30;
 const FREE_BYTES_MIN: u64 = 128 << 20;
 const OTHERS: u32 = 0o077;
 
-/// What is to be said of the file and where it is; with what was seen of the subscriptions.
-pub(super) async fn checks(config: &Config) -> (Vec<Check>, Option<Survey>) {
+/// Looks at the file and where it is; says what was seen of the subscriptions.
+pub(super) async fn look(config: &Config, found: &Findings<'_>) -> Option<Survey> {
     let (path, vault) = (config.embedded.path.clone(), vault(config));
-    let look = tokio::task::spawn_blocking(move || {
-        let folder = folder_of(&path);
-        let mut checks = vec![writable(&folder)];
-        checks.extend(free(&folder));
-        let Ok(file) = std::fs::metadata(&path) else {
+    let folder = folder_of(&path);
+    let in_folder = found.aside("folder", move || (writable(&folder), free(&folder)));
+    if let Some((writable, free)) = in_folder.await {
+        found.add(writable);
+        found.extend(free);
+    }
+    let of_file = path.clone();
+    let file = found.aside("file", move || match std::fs::metadata(&of_file) {
+        Ok(file) => (true, rights(&of_file, &file)),
+        Err(_) => {
             let detail = format!(
                 "{} is not there yet: `carillon serve` makes it",
-                path.display()
+                of_file.display()
             );
-            checks.push(Check::ok("file", detail));
-            return (checks, None);
-        };
-        checks.push(rights(&path, &file));
-        let examined = examine(&path, &vault);
-        checks.push(tables(&examined));
-        (checks, examined.ok().map(|examined| examined.survey))
+            (false, Check::ok("file", detail))
+        }
     });
-    look.await.unwrap_or_else(|error| {
-        let advice = "this should not happen: report it";
-        (vec![Check::failed("file", error.to_string(), advice)], None)
-    })
+    let (is_there, file) = file.await?;
+    found.add(file);
+    if !is_there {
+        return None;
+    }
+    let examined = found
+        .aside("tables", move || examine(&path, &vault))
+        .await?;
+    found.add(tables(&examined));
+    examined.ok().map(|examined| examined.survey)
 }
 
 fn folder_of(path: &Path) -> PathBuf {

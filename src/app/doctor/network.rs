@@ -15,16 +15,16 @@ const DNS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether names can be looked up as sending does: that of the first subscription, else that of
 /// RabbitMQ or Redis.
-pub(super) async fn dns(config: &Config, survey: Option<&Survey>) -> Vec<Check> {
+pub(super) async fn dns(config: &Config, survey: Option<&Survey>) -> Check {
     let name = "dns";
     let of_subscription = survey.and_then(|survey| survey.host.clone());
     let is_endpoint = of_subscription.is_some();
     let Some(host) = of_subscription.or_else(|| server_name(config)) else {
         let detail = "there is no name to look up: no subscription with one yet";
-        return vec![Check::skipped(name, detail)];
+        return Check::skipped(name, detail);
     };
     let answered = look_up(&host, config.egress_rules(), DNS_LIMIT).await;
-    vec![of_answer(&host, answered, is_endpoint)]
+    of_answer(&host, answered, is_endpoint)
 }
 
 fn of_answer(host: &str, answered: Result<Answered, String>, is_endpoint: bool) -> Check {

@@ -1,8 +1,10 @@
 //! RabbitMQ: each node, the exchanges and queues, and whether it takes messages.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
-use super::is_at_least;
+use super::{Findings, is_at_least};
 use crate::adapters::rabbitmq::TopologyError;
 use crate::adapters::rabbitmq::examine::{Node, Topology, place_of};
 use crate::cli::doctor::Check;
@@ -10,38 +12,45 @@ use crate::config::Config;
 
 /// The oldest version that Carillon is tested with.
 const OLDEST: (u32, u32) = (3, 10);
+/// How long one node may take to let us in and say what it is.
+const NODE_LIMIT: Duration = Duration::from_secs(15);
 /// Names told of many; the rest is a number.
 const NAMED_MAX: usize = 3;
 
-/// What is to be said of all of it.
-pub(super) async fn checks(config: &Config) -> Vec<Check> {
+/// Looks at all of it.
+pub(super) async fn look(config: &Config, found: &Findings<'_>) {
     let urls = config.broker.url.iter().flat_map(|urls| urls.expose());
     let ca_file = config.broker.ca_file.as_deref();
     let looks = urls.map(|url| async move {
         let url = url.into();
-        (place_of(&url), Node::connect(&url, ca_file).await)
+        let place = place_of(&url);
+        let node = tokio::time::timeout(NODE_LIMIT, Node::connect(&url, ca_file));
+        let late = |_| Err(format!("{place}: no answer within {NODE_LIMIT:?}"));
+        let node = node.await.unwrap_or_else(late);
+        (place, node)
     });
     let looked = join_all(looks).await;
     let others_answer = looked.iter().any(|(_, node)| node.is_ok());
-    let mut checks = Vec::new();
     let mut first = None;
     for (place, node) in looked {
-        let found = node.as_ref().map(|node| node.version.as_deref());
-        checks.push(of_node(&place, found, others_answer));
+        let version = node.as_ref().map(|node| node.version.as_deref());
+        found.add(of_node(&place, version, others_answer));
         match (node, &first) {
             (Ok(node), None) => first = Some(node),
             (Ok(node), Some(_)) => node.close().await,
             (Err(_), _) => {}
         }
     }
-    if let Some(node) = first {
-        let prefix = &config.broker.prefix;
-        let (topology, held) = tokio::join!(node.topology(prefix), node.held(prefix));
-        checks.push(of_topology(&topology));
-        checks.push(of_alarm(held));
-        node.close().await;
-    }
-    checks
+    let Some(node) = first else {
+        return;
+    };
+    let prefix = &config.broker.prefix;
+    // First this: during an alarm RabbitMQ reads nothing more from a connection that publishes.
+    let topology = found.within("queues", node.topology(prefix)).await;
+    found.extend(topology.as_ref().map(of_topology));
+    let held = found.within("broker alarm", node.held(prefix)).await;
+    found.extend(held.map(of_alarm));
+    node.close().await;
 }
 
 fn of_node(place: &str, found: Result<Option<&str>, &String>, others_answer: bool) -> Check {
@@ -72,16 +81,22 @@ fn of_topology(topology: &Topology) -> Check {
         there,
         missing,
         faults,
+        silent,
     } = topology;
+    let silence = |name: &String| format!("RabbitMQ says nothing of `{name}`: has it a leader?");
+    let faults: Vec<String> = faults
+        .iter()
+        .map(TopologyError::to_string)
+        .chain(silent.iter().map(silence))
+        .collect();
     if !faults.is_empty() {
-        let told: Vec<String> = faults.iter().take(NAMED_MAX).map(fault).collect();
-        let more = match faults.len() - told.len() {
+        let more = match faults.len().saturating_sub(NAMED_MAX) {
             0 => String::new(),
             n => format!("; and {n} more like this"),
         };
-        let detail = format!("{}{more}", told.join("; "));
+        let told = faults[..faults.len().min(NAMED_MAX)].join("; ");
         let advice = "`carillon serve` does not start like this";
-        return Check::failed(name, detail, advice);
+        return Check::failed(name, format!("{told}{more}"), advice);
     }
     let detail = match (there, missing.len()) {
         (0, _) => "none is there yet: `carillon serve` declares them".to_owned(),
@@ -91,10 +106,6 @@ fn of_topology(topology: &Topology) -> Check {
         }
     };
     Check::ok(name, detail)
-}
-
-fn fault(error: &TopologyError) -> String {
-    error.to_string()
 }
 
 fn of_alarm(held: Result<Option<String>, String>) -> Check {
@@ -144,16 +155,18 @@ mod tests {
             text: "no".to_owned(),
         };
         let missing = |n: usize| (0..n).map(|n| n.to_string()).collect();
-        for (there, absent, faults, expected) in [
-            (0, 66, 0, Verdict::Ok),
-            (66, 0, 0, Verdict::Ok),
-            (60, 6, 0, Verdict::Ok),
-            (60, 0, 6, Verdict::Failed),
+        for (there, absent, faults, silent, expected) in [
+            (0, 66, 0, 0, Verdict::Ok),
+            (66, 0, 0, 0, Verdict::Ok),
+            (60, 6, 0, 0, Verdict::Ok),
+            (60, 0, 6, 0, Verdict::Failed),
+            (60, 0, 0, 6, Verdict::Failed),
         ] {
             let topology = Topology {
                 there,
                 missing: missing(absent),
                 faults: (0..faults).map(|n| refused(&format!("q{n}"))).collect(),
+                silent: missing(silent),
             };
             assert_eq!(of_topology(&topology).verdict, expected);
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::is_at_least;
-use crate::adapters::redis::examine::{Examiner, Server};
+use super::{Findings, is_at_least};
+use crate::adapters::redis::examine::{Examiner, Server, Untold};
 use crate::adapters::system::SystemClock;
 use crate::app::backends::vault;
 use crate::cli::doctor::Check;
@@ -19,52 +19,49 @@ const SKEW_MAX: Duration = Duration::from_secs(5);
 /// Past this share of its memory Redis is soon full, in percent.
 const MEMORY_PERCENT_MAX: u64 = 80;
 
-/// What is to be said of all of it; with what was seen of the subscriptions.
-pub(super) async fn checks(config: &Config) -> (Vec<Check>, Option<Survey>) {
+/// Looks at all of it; says what was seen of the subscriptions.
+pub(super) async fn look(config: &Config, found: &Findings<'_>) -> Option<Survey> {
     let (name, prefix) = ("redis", &config.redis.prefix);
-    let Some(url) = config.redis.url.clone() else {
-        return (Vec::new(), None);
-    };
+    let url = config.redis.url.clone()?;
     let examiner = match Examiner::new(url, config.redis.ca_file.as_deref(), prefix) {
         Ok(examiner) => examiner,
         Err(error) => {
             let advice = "mend `redis.url` or `redis.ca_file`";
-            return (vec![Check::failed(name, error.to_string(), advice)], None);
+            found.add(Check::failed(name, error.to_string(), advice));
+            return None;
         }
     };
-    let mut checks = Vec::new();
     let mut answers = false;
-    for (place, server) in examiner.servers().await {
+    for (place, server) in found.within(name, examiner.servers()).await? {
         match server {
             Ok(server) => {
                 answers = true;
-                checks.extend(of_server(&place, &server, SystemClock.now()));
+                found.extend(of_server(&place, &server, SystemClock.now()));
             }
             Err(why) => {
                 let advice = "see that Redis runs there, and that `redis.url` (with its password) and \
                               `redis.ca_file` suit it";
-                checks.push(Check::failed(name, format!("{place}: {why}"), advice));
+                found.add(Check::failed(name, format!("{place}: {why}"), advice));
             }
         }
     }
     if !answers {
-        return (checks, None);
+        return None;
     }
-    let (marked, survey) = tokio::join!(examiner.is_marked(), survey(&examiner, config));
-    let is_marked = marked == Ok(true);
-    checks.push(of_marker(&marked, prefix));
-    match survey {
-        Ok(survey) => (checks, is_marked.then_some(survey)),
+    let marked = found.within("redis marker", examiner.is_marked()).await;
+    found.extend(marked.as_ref().map(|marked| of_marker(marked, prefix)));
+    let vault = vault(config);
+    match found
+        .within("stored secrets", examiner.survey(&vault))
+        .await?
+    {
+        Ok(survey) => (marked == Some(Ok(true))).then_some(survey),
         Err(why) => {
             let advice = "give the user the commands and keys that Carillon uses";
-            checks.push(Check::failed("stored secrets", why, advice));
-            (checks, None)
+            found.add(Check::failed("stored secrets", why, advice));
+            None
         }
     }
-}
-
-async fn survey(examiner: &Examiner, config: &Config) -> Result<Survey, String> {
-    examiner.survey(&vault(config)).await
 }
 
 fn of_marker(marked: &Result<bool, String>, prefix: &str) -> Check {
@@ -88,12 +85,17 @@ fn of_marker(marked: &Result<bool, String>, prefix: &str) -> Check {
 
 /// What one server says of itself.
 fn of_server(place: &str, server: &Server, now: UnixMillis) -> Vec<Check> {
-    let text = |name: &str| server.info.get(name).map(String::as_str);
-    if server.info.is_empty() {
-        let detail = format!("{place}: answers, but does not let its INFO be read");
-        let advice = "allow `INFO` to the user of `redis.url`, for this check";
-        return vec![Check::warning("redis", detail, advice)];
-    }
+    let clock = server.clock.map(|clock| of_clock(place, clock, now));
+    let info = match &server.info {
+        Ok(info) => info,
+        Err(untold) => {
+            return [of_untold(place, untold)]
+                .into_iter()
+                .chain(clock)
+                .collect();
+        }
+    };
+    let text = |name: &str| info.get(name).map(String::as_str);
     let version = text("redis_version").unwrap_or("unknown");
     let detail = format!("{place}: version {version}");
     let mut checks = vec![match is_at_least(version, OLDEST) {
@@ -107,8 +109,24 @@ fn of_server(place: &str, server: &Server, now: UnixMillis) -> Vec<Check> {
     let number = |name: &str| text(name)?.parse::<u64>().ok();
     checks.extend(of_memory(place, number("used_memory"), number("maxmemory")));
     checks.extend(text("aof_enabled").map(|enabled| of_persistence(place, enabled == "1")));
-    checks.extend(server.clock.map(|clock| of_clock(place, clock, now)));
+    checks.extend(clock);
     checks
+}
+
+fn of_untold(place: &str, untold: &Untold) -> Check {
+    let name = "redis";
+    match untold {
+        Untold::Forbidden(why) => {
+            let detail = format!("{place}: answers, but does not let its INFO be read: {why}");
+            let advice = "allow `INFO` to the user of `redis.url`, for this check";
+            Check::warning(name, detail, advice)
+        }
+        Untold::Failed(why) => {
+            let detail = format!("{place}: lets us in, but INFO failed: {why}");
+            let advice = "see what it is busy with (`SLOWLOG GET`, its log), and how much it swaps";
+            Check::failed(name, detail, advice)
+        }
+    }
 }
 
 fn of_eviction(place: &str, policy: &str) -> Check {
@@ -180,7 +198,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let server = Server {
-            info: pairs.collect(),
+            info: Ok(pairs.collect()),
             clock: Some(UnixMillis(clock_s * 1000)),
         };
         let checks = of_server("redis:6379", &server, UnixMillis(1_000_000));
@@ -226,12 +244,27 @@ mod tests {
                 "{found:?}"
             );
         }
-        assert_eq!(
-            verdicts(&[], 1000),
-            [("redis".to_owned(), Verdict::Warning)]
-        );
         let unbounded = of_memory("here", Some(1 << 40), Some(0)).unwrap();
         assert_eq!(unbounded.verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_may_not_be_asked_is_told_apart_from_what_is_not_answered() {
+        let why = || "as it said".to_owned();
+        for (untold, expected, part) in [
+            (Untold::Forbidden(why()), Verdict::Warning, "allow `INFO`"),
+            (Untold::Failed(why()), Verdict::Failed, "busy"),
+        ] {
+            let server = Server {
+                info: Err(untold),
+                clock: Some(UnixMillis(900_000)),
+            };
+            let found = of_server("redis:6379", &server, UnixMillis(1_000_000));
+            assert_eq!(found[0].verdict, expected, "{found:?}");
+            assert!(found[0].detail.contains("as it said"), "{found:?}");
+            assert!(found[0].advice.as_ref().unwrap().contains(part));
+            assert_eq!(found[1].name, "clock");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Findings;
 use crate::cli::client::{ApiClient, ApiError};
 use crate::cli::doctor::Check;
 use crate::cli::{API_DEFAULT, Globals};
@@ -13,8 +14,8 @@ use crate::config::Config;
 /// How long it may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What is to be said of it.
-pub(super) async fn checks(config: &Config, globals: &Globals) -> Vec<Check> {
+/// Looks at it.
+pub(super) async fn look(config: &Config, globals: &Globals, found: &Findings<'_>) {
     // Nobody said otherwise: where this configuration has it, with its token. That goes nowhere
     // else.
     let is_own = globals.api == API_DEFAULT;
@@ -25,8 +26,12 @@ pub(super) async fn checks(config: &Config, globals: &Globals) -> Vec<Check> {
         token: globals.token.clone().or(own_token),
         ..globals.clone()
     };
-    let (api, ready) = tokio::join!(api(&globals), ready(reachable(config.ops.listen)));
-    vec![api, ready]
+    let ready = ready(reachable(config.ops.listen));
+    let (api, ready) = tokio::join!(
+        found.within("api", api(&globals)),
+        found.within("ready", ready)
+    );
+    found.extend(api.into_iter().chain(ready));
 }
 
 async fn api(globals: &Globals) -> Check {

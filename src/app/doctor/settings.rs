@@ -5,10 +5,8 @@ use secrecy::ExposeSecret as _;
 
 use crate::app::not_in_effect;
 use crate::cli::doctor::Check;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, TOKEN_CHARS_ADVISED};
 
-/// Fewer characters than these make a token worth guessing.
-const TOKEN_CHARS_ADVISED: usize = 32;
 /// Fewer different characters than these are no random token.
 const TOKEN_KINDS_MIN: usize = 10;
 /// Inside addresses that a wide network may hold without beginning or ending there.
@@ -19,8 +17,8 @@ const INSIDE: [&str; 5] = [
     "172.16.0.1",
     "192.168.0.1",
 ];
-/// What has a check of its own, and is not told twice.
-const TOLD_ELSEWHERE: [&str; 2] = ["`http.admin_token`", "`secrets.keys`"];
+/// The keys that have a check of their own: what is warned of is not told twice.
+const TOLD_ELSEWHERE: [&str; 2] = ["http.admin_token", "secrets.keys"];
 
 /// What is to be said of the settings.
 pub(super) fn checks(loaded: &Loaded) -> Vec<Check> {
@@ -39,10 +37,10 @@ fn configuration(loaded: &Loaded) -> Check {
         Some(file) => format!("{} and the environment", file.display()),
         None => "the environment and the defaults".to_owned(),
     };
-    let elsewhere = |warning: &String| TOLD_ELSEWHERE.iter().any(|key| warning.starts_with(key));
     let idle = not_in_effect(&loaded.config);
-    let warnings = loaded.warnings.iter().filter(|one| !elsewhere(one));
-    let warnings: Vec<&str> = warnings.chain(&idle).map(String::as_str).collect();
+    let warnings = loaded.warnings.iter().chain(&idle);
+    let warnings = warnings.filter(|warning| !TOLD_ELSEWHERE.contains(&warning.key));
+    let warnings: Vec<String> = warnings.map(ToString::to_string).collect();
     if warnings.is_empty() {
         return Check::ok(name, format!("{from}: valid"));
     }
@@ -204,6 +202,13 @@ mod tests {
         assert!(keys(&loaded.config).detail.contains("2 keys"));
         assert_eq!(keys(&config(&[]).config).verdict, Verdict::Warning);
         assert_eq!(configuration(&config(&[])).verdict, Verdict::Ok);
+        let short = config(&[("CARILLON_HTTP__ADMIN_TOKEN", "short")]);
+        let told = configuration(&short);
+        assert_eq!(
+            (short.warnings.len(), told.verdict),
+            (1, Verdict::Ok),
+            "told by its own check"
+        );
         let idle = config(&[("CARILLON_TELEMETRY__OTLP_ENDPOINT", "http://localhost:4317")]);
         let told = configuration(&idle);
         assert_eq!(told.verdict, Verdict::Warning);

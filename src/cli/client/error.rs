@@ -55,10 +55,17 @@ impl ApiError {
         }
     }
 
+    /// Whether it is an answer with this code.
+    pub fn is(&self, code: &str) -> bool {
+        self.problem().is_some_and(|problem| problem.code == code)
+    }
+
     /// Whether the same call may succeed a little later.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            // Somebody has to say first what there is to be.
+            Self::Refused(problem) if problem.code == "store_lost" => false,
             Self::Refused(problem) => matches!(problem.status, 429 | 503),
             Self::Unexpected(_) => false,
         }

@@ -29,7 +29,8 @@ pub struct Args {
     /// Say what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Delete what the file does not name, of the tenants that it names; needs an `id` on each
+    /// Delete what the file does not name, of the tenants that it names; needs an `id` on each.
+    /// Nothing of a store that has lost what it held
     #[arg(long)]
     pub prune: bool,
     /// With --prune: of this tenant instead; may be repeated
@@ -52,6 +53,12 @@ pub async fn apply(client: &ApiClient, as_json: bool, args: &Args) -> Result<(),
         output::note(&format!("{}: no subscriptions", args.file.display()));
     }
     let plan = Plan::make(client, &items, &pruned, !as_json).await?;
+    if plan.store_lost {
+        output::note(
+            "the store has lost what it held, so it is not known what there is to delete: nothing \
+             is. Whatever else comes back is told by the same command once more, afterwards.",
+        );
+    }
     if args.dry_run && as_json {
         return output::json(&json!({ "dry_run": true, "plan": plan.document() }));
     }
@@ -249,7 +256,85 @@ fn show_new_ids(look: Look, items: &[Value], applied: &[Value]) -> Result<(), Cl
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, StatusCode};
+
+    use super::super::super::asked::asked;
+    use super::super::super::receiver::{Received, Reply};
     use super::*;
+
+    fn reply(status: StatusCode, document: &Value) -> Reply {
+        Reply {
+            body: document.to_string().into(),
+            ..Reply::status(status)
+        }
+    }
+
+    /// Applies these by an API that says that they do this, and lists by `list`: what it was asked.
+    async fn applied(
+        items: &Value,
+        flags: &str,
+        action: &'static str,
+        list: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Vec<String> {
+        let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+        std::fs::write(file.path(), items.to_string()).unwrap();
+        let script = move |received: &Received| {
+            if received.method != Method::PUT {
+                return list(received);
+            }
+            let items: Value = serde_json::from_slice(&received.body).unwrap();
+            let items = items.as_array().unwrap().iter();
+            let told = |item: &Value| json!({"id": item["id"], "action": action, "changes": []});
+            let items: Vec<Value> = items.map(told).collect();
+            let dry_run = received.path.contains("dry_run=true");
+            reply(StatusCode::OK, &json!({"items": items, "dry_run": dry_run}))
+        };
+        let line = format!("subscriptions apply -f {} {flags}", file.path().display());
+        let (requests, ended) = asked(line.trim(), script).await;
+        ended.unwrap();
+        let told = |received: Received| format!("{} {}", received.method, received.path);
+        requests.into_iter().map(told).collect()
+    }
+
+    #[tokio::test]
+    async fn of_a_store_that_has_lost_everything_nothing_is_pruned() {
+        let items = json!([{"id": "sub_1", "tenant": "acme"}]);
+        let lost = |_: &Received| {
+            let problem = json!({"code": "store_lost", "title": "gone"});
+            reply(StatusCode::SERVICE_UNAVAILABLE, &problem)
+        };
+        for flags in ["--prune --yes", "--prune --yes --json"] {
+            let requests = applied(&items, flags, "created", lost).await;
+            let expected = [
+                "PUT /v1/subscriptions?dry_run=true",
+                "GET /v1/subscriptions?tenant=acme&limit=100",
+                "PUT /v1/subscriptions",
+            ];
+            assert_eq!(requests, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plan_looks_at_no_more_than_it_tells() {
+        let one = |n: usize| json!({"id": format!("sub_{n}"), "tenant": "acme"});
+        let list = |received: &Received| match received.path.contains('?') {
+            true => reply(StatusCode::OK, &json!({"items": [], "next": null})),
+            false => reply(StatusCode::OK, &json!({"id": "sub_0"})),
+        };
+        for (count, action, expected) in [
+            (1, "unchanged", &[][..]),
+            (1, "updated", &["GET /v1/subscriptions/sub_0"]),
+            (
+                30,
+                "updated",
+                &["GET /v1/subscriptions?tenant=acme&limit=100"],
+            ),
+        ] {
+            let items: Value = (0..count).map(one).collect();
+            let requests = applied(&items, "--dry-run", action, list).await;
+            assert_eq!(requests[1..], *expected, "{count} {action}");
+        }
+    }
 
     #[test]
     fn parts_fit_a_request_and_leave_nothing_out() {

@@ -11,10 +11,13 @@ use serde_json::{Map, Number, Value};
 
 use super::super::CliError;
 
-/// Levels of YAML, about as many as are read of JSON.
-const YAML_DEPTH_MAX: usize = 126;
+/// Levels of YAML: each takes some of the stack, of which a thread has 2 MiB.
+const YAML_DEPTH_MAX: usize = 64;
 /// Enough for a hundred thousand subscriptions; what aliases stand for counts too.
 const YAML_NODES_MAX: usize = 10_000_000;
+/// Values that aliases stand for: a filter of twenty for each of those. What they stand for has at
+/// most 64 MiB of text (the library's bound), so that no file asks for more memory than it is worth.
+const YAML_ALIASED_MAX: usize = 2_000_000;
 
 /// The subscriptions of a file: an array, an object with `items`, one subscription, or several of
 /// these one after the other, as JSON lines and YAML documents are. Where it has to be the whole
@@ -88,12 +91,41 @@ fn yaml(text: &[u8]) -> Result<Vec<Value>, String> {
             max_documents: YAML_NODES_MAX,
             max_events: YAML_NODES_MAX,
             max_nodes: YAML_NODES_MAX,
+            max_aliases: YAML_ALIASED_MAX,
+            max_merge_keys: YAML_ALIASED_MAX,
+            // One filter that all subscriptions share is what anchors are for.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: YAML_ALIASED_MAX,
         },
     };
     let documents = serde_saphyr::from_multiple_with_options::<Strict>(text, options);
-    let documents = documents.map_err(|error| format!("must be YAML: {error}"))?;
+    let documents = documents.map_err(|error| yaml_fault(&error))?;
     let documents = documents.into_iter().map(|Strict(value)| value);
     Ok(documents.filter(|value| !value.is_null()).collect())
+}
+
+/// What is wrong, without the library's advice to whoever calls it.
+fn yaml_fault(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    let mut inner = error;
+    while let Error::WithSnippet { error, .. } | Error::AliasError { error, .. } = inner {
+        inner = error;
+    }
+    match inner {
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => format!(
+            "is too much: at most {YAML_NODES_MAX} values, {YAML_ALIASED_MAX} that aliases stand for, \
+             {YAML_DEPTH_MAX} levels and 64 MiB of text are read at once; cut it into several files"
+        ),
+        _ => {
+            let told = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            format!("must be YAML: {told}")
+        }
+    }
 }
 
 /// A value that JSON has, in which no object has a name twice.
@@ -229,6 +261,7 @@ mod tests {
                 &format!("a: {}", "[".repeat(5000)),
                 "must be YAML",
             ),
+            ("subs.yaml", &"- ".repeat(200), "levels"),
             (
                 "subs.json",
                 &format!("[{}", "[".repeat(5000)),
@@ -247,6 +280,40 @@ mod tests {
     fn many_documents_are_read() {
         let text = "---\nid: sub_1\ntenant: acme\n".repeat(20_000);
         assert_eq!(read("a.yaml", &text).unwrap().len(), 20_000);
+    }
+
+    #[test]
+    fn an_anchor_may_be_used_as_often_as_there_are_subscriptions() {
+        let one = "- {id: sub_1, filter: *ours}\n";
+        let text = format!(
+            "- id: sub_0\n  filter: &ours {{type: [a]}}\n{}",
+            one.repeat(5000)
+        );
+        let read = read("a.yaml", &text).unwrap();
+        assert_eq!(read.len(), 5001);
+        assert_eq!(read[5000]["filter"], json!({"type": ["a"]}));
+    }
+
+    #[test]
+    fn a_few_lines_do_not_stand_for_more_than_fits_in_memory() {
+        let mut laughs = "- &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n".to_owned();
+        for n in 1..10 {
+            let before = format!("*a{}, ", n - 1).repeat(10);
+            laughs += &format!("- &a{n} [{before}]\n");
+        }
+        let long = format!(
+            "- &long {}\n{}",
+            "x".repeat(1 << 20),
+            "- *long\n".repeat(1000)
+        );
+        for text in [laughs, long] {
+            let error = read("a.yaml", &text).unwrap_err().to_string();
+            assert!(error.contains("aliases stand for"), "{error}");
+            assert!(
+                !error.contains("Budget") && !error.contains("Options"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

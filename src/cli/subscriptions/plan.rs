@@ -1,16 +1,18 @@
 //! What applying a file would do, before it is done.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::super::client::{ApiClient, Repeat};
+use super::super::client::{ApiClient, ApiError, Repeat};
 use super::super::output::{Look, Tone, text_of};
 use super::super::{CliError, output};
 use super::apply::{Args, parts, refusal};
 
 /// Longest value that a line shows, in characters.
 const VALUE_CHARS_MAX: usize = 60;
+/// Up to so many of a tenant are looked up one by one.
+const LOOKUPS_MAX: usize = 20;
 
 /// What would be done.
 pub struct Plan {
@@ -18,6 +20,8 @@ pub struct Plan {
     pub items: Vec<Value>,
     /// The subscriptions that go.
     pub deleted: Vec<Value>,
+    /// The store has lost what it held: nobody knows what there is to delete.
+    pub store_lost: bool,
     /// Those that are there, by their ids, as far as they were asked for.
     there: HashMap<String, Value>,
 }
@@ -75,62 +79,70 @@ impl Plan {
         pruned: &BTreeSet<String>,
         with_old: bool,
     ) -> Result<Self, CliError> {
-        let mut planned = Vec::with_capacity(items.len());
-        for part in parts(items) {
-            let body = Value::from(&items[part.clone()]);
-            let query = [("dry_run", Some("true".to_owned()))];
-            let answer = client.put(&["subscriptions"], &query, &body, Repeat::Safe);
-            let answer = answer.await.map_err(|error| {
-                CliError::Failed(format!(
-                    "{} Nothing was changed.",
-                    refusal(items, &part, &error)
-                ))
-            })?;
-            match (&answer["items"], &answer["dry_run"]) {
-                (Value::Array(found), Value::Bool(true)) => planned.extend(found.iter().cloned()),
-                _ => {
-                    let text = "the API does not tell a plan: it is of an older Carillon, and may \
-                                have applied the file";
-                    return Err(CliError::Failed(text.to_owned()));
-                }
-            }
-        }
-        let is_updated = |one: &&Value| with_old && one["action"] == "updated";
-        let updated: HashSet<String> = planned
-            .iter()
-            .filter(is_updated)
-            .map(|one| text_of(one, "id"))
-            .collect();
-        let mut tenants = pruned.clone();
-        let of_updated = items
-            .iter()
-            .filter(|item| updated.contains(&text_of(item, "id")));
-        tenants.extend(of_updated.map(|item| text_of(item, "tenant")));
+        let mut plan = Self {
+            items: planned(client, items).await?,
+            deleted: Vec::new(),
+            there: HashMap::new(),
+            store_lost: false,
+        };
         let named: HashSet<String> = items.iter().map(|item| text_of(item, "id")).collect();
-        let (mut there, mut deleted) = (HashMap::new(), Vec::new());
-        for tenant in tenants {
-            let is_pruned = pruned.contains(&tenant);
-            let query = [("tenant", Some(tenant.clone()))];
-            let mut page = client.list(&["subscriptions"], &query, None).await?;
-            let Value::Array(found) = page["items"].take() else {
+        for tenant in pruned {
+            match of_tenant(client, tenant).await {
+                Ok(found) => {
+                    // Whatever the API lists: another tenant's is not meant.
+                    let found = found.into_iter();
+                    let found = found.filter(|one| text_of(one, "tenant") == *tenant);
+                    let (kept, gone): (Vec<_>, Vec<_>) =
+                        found.partition(|one| named.contains(&text_of(one, "id")));
+                    plan.deleted.extend(gone);
+                    plan.add(kept);
+                }
+                Err(error) if error.is("store_lost") => {
+                    plan.store_lost = true;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if with_old && !plan.store_lost {
+            plan.look_up(client, items).await?;
+        }
+        Ok(plan)
+    }
+
+    /// Looks up those that would be updated, as far as they are not known yet: a few of a tenant
+    /// one by one, many by its list.
+    async fn look_up(&mut self, client: &ApiClient, items: &[Value]) -> Result<(), ApiError> {
+        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (item, one) in items.iter().zip(&self.items) {
+            let id = text_of(one, "id");
+            if one["action"] == "updated" && !self.there.contains_key(&id) {
+                wanted.entry(text_of(item, "tenant")).or_default().push(id);
+            }
+        }
+        for (tenant, ids) in wanted {
+            if ids.len() > LOOKUPS_MAX {
+                let ids: HashSet<String> = ids.into_iter().collect();
+                let mut found = of_tenant(client, &tenant).await?;
+                found.retain(|one| ids.contains(&text_of(one, "id")));
+                self.add(found);
                 continue;
-            };
-            for one in found {
-                let id = text_of(&one, "id");
-                // Whatever the API lists: another tenant's is not meant.
-                let is_meant = is_pruned && text_of(&one, "tenant") == tenant;
-                if is_meant && !named.contains(&id) {
-                    deleted.push(one);
-                } else if updated.contains(&id) {
-                    there.insert(id, one);
+            }
+            for id in ids {
+                match client.get(&["subscriptions", &id], &[]).await {
+                    Ok(found) => self.add([found]),
+                    // It went meanwhile.
+                    Err(error) if error.is("not_found") => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
-        Ok(Self {
-            items: planned,
-            deleted,
-            there,
-        })
+        Ok(())
+    }
+
+    fn add(&mut self, found: impl IntoIterator<Item = Value>) {
+        let found = found.into_iter().map(|one| (text_of(&one, "id"), one));
+        self.there.extend(found);
     }
 
     /// Prints it: what is created, updated with its fields, and deleted, then how many of each.
@@ -185,6 +197,7 @@ impl Plan {
             "unchanged": counts.unchanged,
             "items": self.items,
             "deleted": self.deleted.iter().map(gone).collect::<Vec<_>>(),
+            "store_lost": self.store_lost,
         })
     }
 
@@ -206,6 +219,7 @@ impl Plan {
         let names = one["changes"].as_array().map_or(&[][..], Vec::as_slice);
         let change = |name: &Value| match name.as_str().unwrap_or_default() {
             "secret" => "secret: another one".to_owned(),
+            "headers" => format!("headers: {}", headers(&old["headers"], &item["headers"])),
             name => {
                 let new = match &item[name] {
                     Value::Null => "the default".to_owned(),
@@ -215,6 +229,63 @@ impl Plan {
             }
         };
         names.iter().map(change).collect()
+    }
+}
+
+/// How headers differ: by their names alone, as the values may be secret.
+fn headers(old: &Value, new: &Value) -> String {
+    let by_name = |headers: &Value| -> BTreeMap<String, Value> {
+        let headers = headers.as_object().into_iter().flatten();
+        let lower = |name: &str| output::visible(&name.to_ascii_lowercase());
+        headers
+            .map(|(name, value)| (lower(name), value.clone()))
+            .collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differs = |name: &&String| old.get(*name) != new.get(*name);
+    let told = names.into_iter().filter(differs).map(|name| {
+        let how = match (old.get(name), new.get(name)) {
+            (None, _) => "new",
+            (_, None) => "taken away",
+            _ => "another value",
+        };
+        format!("{name} ({how})")
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// What the API says of each item, in their order.
+async fn planned(client: &ApiClient, items: &[Value]) -> Result<Vec<Value>, CliError> {
+    let mut planned = Vec::with_capacity(items.len());
+    for part in parts(items) {
+        let body = Value::from(&items[part.clone()]);
+        let query = [("dry_run", Some("true".to_owned()))];
+        let answer = client.put(&["subscriptions"], &query, &body, Repeat::Safe);
+        let answer = answer.await.map_err(|error| {
+            CliError::Failed(format!(
+                "{} Nothing was changed.",
+                refusal(items, &part, &error)
+            ))
+        })?;
+        match (&answer["items"], &answer["dry_run"]) {
+            (Value::Array(found), Value::Bool(true)) => planned.extend(found.iter().cloned()),
+            _ => {
+                let text = "the API does not tell a plan: it is of an older Carillon, and may \
+                            have applied the file";
+                return Err(CliError::Failed(text.to_owned()));
+            }
+        }
+    }
+    Ok(planned)
+}
+
+async fn of_tenant(client: &ApiClient, tenant: &str) -> Result<Vec<Value>, ApiError> {
+    let query = [("tenant", Some(tenant.to_owned()))];
+    let mut page = client.list(&["subscriptions"], &query, None).await?;
+    match page["items"].take() {
+        Value::Array(found) => Ok(found),
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -282,21 +353,30 @@ mod tests {
 
     #[test]
     fn a_change_tells_old_and_new_and_no_secret() {
-        let old = json!({"id": "sub_1", "timeout_ms": 500, "description": "a\u{1b}[2J"});
+        let old = json!({
+            "id": "sub_1", "timeout_ms": 500, "description": "a\u{1b}[2J",
+            "headers": {"x-same": "1", "x-token": "hunter1", "x-old": "hunter2"},
+        });
         let plan = Plan {
             items: Vec::new(),
             deleted: Vec::new(),
+            store_lost: false,
             there: HashMap::from([("sub_1".to_owned(), old)]),
         };
-        let new = json!({"id": "sub_1", "description": "x".repeat(80), "secret": "whsec_hunter2"});
-        let one = json!({"changes": ["description", "timeout_ms", "secret"]});
+        let new = json!({
+            "id": "sub_1", "description": "x".repeat(80), "secret": "whsec_hunter2",
+            "headers": {"X-Same": "1", "X-Token": "hunter3", "x-new": "hunter4"},
+        });
+        let one = json!({"changes": ["description", "timeout_ms", "secret", "headers"]});
         let changes = plan.changes(&new, &one);
-        assert_eq!(changes.len(), 3);
+        assert_eq!(changes.len(), 4);
         assert!(
             changes[0].ends_with('…') && !changes[0].contains('\u{1b}'),
             "{changes:?}"
         );
         assert_eq!(changes[1], "timeout_ms: 500 → the default");
         assert_eq!(changes[2], "secret: another one");
+        let expected = "headers: x-new (new), x-old (taken away), x-token (another value)";
+        assert_eq!(changes[3], expected);
     }
 }
