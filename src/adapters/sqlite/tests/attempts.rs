@@ -64,7 +64,7 @@ impl Scene {
 
 #[tokio::test]
 async fn attempts_that_are_refused_take_nothing_with_them() {
-    let scene = Scene::new(100);
+    let scene = Scene::new(42);
     let sqlite = &scene.sqlite;
     scene.append(40, 1);
     sqlite.flush().await;
@@ -88,7 +88,7 @@ async fn attempts_that_are_refused_take_nothing_with_them() {
     scene.outside.execute_batch(WELL).unwrap();
     scene.append(3, 1);
     sqlite.flush().await;
-    assert_eq!(scene.kept().await, 43, "a ring keeps what it had");
+    assert_eq!(scene.kept().await, 42, "a ring keeps what it had");
     assert_eq!(scene.dropped(), 100);
 }
 
@@ -127,7 +127,7 @@ async fn slow_attempts_hold_nothing_up() {
         sqlite.put(vec![event(b"1")]).await.unwrap();
     }
     let kept = scene.kept().await;
-    assert!(kept < 2000, "{kept} attempts were written meanwhile");
+    assert!(kept < 500, "{kept} attempts were written meanwhile");
     scene.outside.execute_batch(WELL).unwrap();
     sqlite.flush().await;
     assert_eq!((scene.kept().await, scene.dropped()), (4000, 0));
