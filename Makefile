@@ -61,6 +61,11 @@ bench-production: ## The same on RabbitMQ and Redis of its own, and beside a bar
 	tests/services/install.sh
 	$(CARGO) bench --locked --bench throughput -- --backend production
 
+bench-audit: ## Deliveries while the audit log's store is full, slow or gone, beside one that is well
+	tests/services/install.sh
+	$(CARGO) bench --locked --bench throughput -- --audit
+	$(CARGO) bench --locked --bench throughput -- --audit --backend production
+
 bench-lanes: ## How well endpoints and tenants are kept apart, embedded and on RabbitMQ and Redis
 	tests/services/install.sh
 	$(CARGO) bench --locked --bench lanes -- --backend embedded
@@ -110,5 +115,5 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-lanes fuzz schemathesis \
+.PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-audit bench-lanes fuzz schemathesis \
 	openapi-lint build docs man fmt clean

@@ -13,10 +13,15 @@
 //! loopback: a single node with quorum queues, and `appendfsync everysec`. Then the events wait
 //! in the queue before it begins, and beside it stands a bare loop that consumes as many
 //! from the same queue and acknowledges them: the ratio is what is left of the broker's speed.
+//!
+//! With `--audit` it measures the dispatcher alone, beside itself: with an audit log whose store
+//! is well, and with one that takes nothing, is slow, or is gone.
 //! What it does not do: measure TLS, latency, retries, a cluster, or publishing.
 
 #[path = "throughput/args.rs"]
 mod args;
+#[path = "throughput/audit.rs"]
+mod audit;
 #[path = "throughput/broker.rs"]
 mod broker;
 #[path = "throughput/client.rs"]
@@ -36,6 +41,13 @@ mod load;
 mod process;
 #[path = "throughput/production.rs"]
 mod production;
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests use more of it, and may end with a panic"
+)]
+#[path = "../tests/support/services/proxy.rs"]
+mod proxy;
 #[path = "throughput/report.rs"]
 mod report;
 #[path = "throughput/round.rs"]
@@ -103,6 +115,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
         Backend::Embedded => None,
         Backend::Production => Some(broker().await?),
     };
+    if args.audit {
+        return measure_audit(args, broker.as_ref()).await;
+    }
     let mut faults = Vec::new();
     for load in args.loads() {
         let (table, checked) = match &broker {
@@ -123,6 +138,16 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
         faults.extend(checked.err());
     }
     faults.into_iter().next().map_or(Ok(()), Err)
+}
+
+async fn measure_audit(args: &Args, broker: Option<&Server>) -> anyhow::Result<()> {
+    let cases = audit::cases(args.backend);
+    for load in args.loads() {
+        let measure = async |round| audit::measure(&load, broker, &cases, round).await;
+        let measured = rounds(args, &load, measure).await?;
+        println!("\n{}\n", report::audit(&load, &cases, &measured));
+    }
+    Ok(())
 }
 
 /// One round to warm up, then those that count.

@@ -5,6 +5,7 @@
 
 pub mod events;
 pub mod log;
+pub mod losses;
 pub mod metrics;
 mod seldom;
 

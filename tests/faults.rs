@@ -1,7 +1,7 @@
 //! The dispatcher on RabbitMQ and Redis under faults: what was published is delivered, and
 //! only what was in flight at a fault is delivered twice.
 //!
-//! One, of redriving, is on a file too. Each test has servers of its own, runs the real
+//! Those of redriving and of the audit log are on a file too. Each test has servers of its own, runs the real
 //! program, and counts at receivers in this process. Each prints what it counted.
 
 // A test that cannot go on is to end, in what it shares with others too.
@@ -19,6 +19,7 @@ mod faults {
     mod scene;
 
     mod alarm;
+    mod audit;
     mod broker;
     mod fan_out;
     mod kills;

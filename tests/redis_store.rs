@@ -12,6 +12,8 @@ mod forms;
 mod harness;
 #[path = "redis_store/load.rs"]
 mod load;
+#[path = "redis_store/losses.rs"]
+mod losses;
 #[path = "redis_store/marker.rs"]
 mod marker;
 #[path = "redis_store/outages.rs"]

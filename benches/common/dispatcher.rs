@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -24,6 +25,8 @@ allow = ["127.0.0.0/8"]
 [telemetry]
 log = "json"
 "#;
+/// The name of the file of an embedded one, in its directory.
+const FILE: &str = "carillon.db";
 /// Warnings, and the line that names the ports.
 const LOG: &str = "warn,carillon::app::serve=info";
 
@@ -47,7 +50,7 @@ pub enum Store<'a> {
 pub struct Dispatcher {
     /// Its process; ended before its directory is removed.
     pub process: Process,
-    _directory: TempDir,
+    directory: TempDir,
     /// Its API.
     pub api: Api,
     ops: String,
@@ -66,7 +69,7 @@ pub struct Metrics(String);
 impl Store<'_> {
     fn config(&self) -> String {
         match self {
-            Self::Embedded => "[embedded]\npath = \"carillon.db\"\n".to_owned(),
+            Self::Embedded => format!("[embedded]\npath = \"{FILE}\"\n"),
             Self::Servers {
                 broker_url,
                 redis_url,
@@ -91,10 +94,15 @@ impl Dispatcher {
         let client = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self {
             process,
-            _directory: directory,
+            directory,
             api: Api { client, url },
             ops,
         })
+    }
+
+    /// The file that it keeps everything in, if it is embedded.
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join(FILE)
     }
 
     /// What it has counted.

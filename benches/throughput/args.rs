@@ -6,6 +6,9 @@ use crate::{client, consumer};
 /// Events per round, and rounds.
 const EMBEDDED: (u32, u32) = (50_000, 5);
 const PRODUCTION: (u32, u32) = (30_000, 5);
+const AUDIT: (u32, u32) = (20_000, 5);
+/// Fewer: a Redis that is slow lets some 300 a second through, for the ledger's sake.
+const AUDIT_PRODUCTION: (u32, u32) = (10_000, 5);
 const QUICK: (u32, u32) = (5_000, 1);
 
 /// Measures the throughput of `carillon serve` beside bare loops
@@ -20,6 +23,9 @@ pub struct Args {
     /// Rounds that count, after one to warm up
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// The dispatcher beside itself, while the audit log's store is in trouble
+    #[arg(long)]
+    pub audit: bool,
     /// See that it works, in some seconds
     #[arg(long)]
     quick: bool,
@@ -104,6 +110,8 @@ impl Args {
     fn unless_said(&self) -> (u32, u32) {
         match self.backend {
             _ if self.quick => QUICK,
+            Backend::Embedded if self.audit => AUDIT,
+            Backend::Production if self.audit => AUDIT_PRODUCTION,
             Backend::Embedded => EMBEDDED,
             Backend::Production => PRODUCTION,
         }

@@ -2,6 +2,7 @@
 
 use comfy_table::Table;
 
+use crate::audit::{self, Case};
 use crate::grid::grid;
 use crate::load::{EVENT_BYTES, Load};
 use crate::production::Trio;
@@ -54,6 +55,36 @@ pub fn production(load: &Load, trios: &[Trio]) -> String {
         "{speed}\n\n{cpu}\n\nmedian (least\u{2013}most) of {rounds}\n{beside}\n\
          redis-server, per 1,000 deliveries: {commands} commands in {reads} reads"
     )
+}
+
+/// Renders what the audit log's store did to the dispatcher under `load`.
+pub fn audit(load: &Load, cases: &[Case], rounds: &[audit::Round]) -> String {
+    let row = |place: usize| {
+        let beside = cases[..=place].iter().rposition(Case::is_well);
+        let beside = beside.unwrap_or_default();
+        let speed = |round: &audit::Round, place: usize| round.0[place].sample.per_second;
+        [
+            format!("audit store {}", cases[place]),
+            spread(rounds, 0, |round| speed(round, place)),
+            spread(rounds, 2, |round| {
+                speed(round, place) / speed(round, beside)
+            }),
+            spread(rounds, 0, |round| round.0[place].counts.audit_dropped),
+            spread(rounds, 0, |round| round.0[place].peak_rss_mib),
+        ]
+    };
+    let table = grid(
+        [
+            &format!("{load} of {EVENT_BYTES} bytes"),
+            "deliveries/s",
+            "beside one that is well",
+            "attempts missing",
+            "peak RSS MiB",
+        ],
+        (0..cases.len()).map(row),
+    );
+    let count = rounds.len();
+    format!("{table}\nmedian (least\u{2013}most) of {count}")
 }
 
 /// How fast each was, and how many cores it kept busy, with the servers and the sink.

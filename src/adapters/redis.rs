@@ -38,6 +38,7 @@ use crate::codec::vault::Vault;
 use crate::config::RedisUrl;
 use crate::ports::{Backend, Clock, StoreError};
 use crate::telemetry::Telemetry;
+use crate::telemetry::losses::Losses;
 use changes::Changes;
 use link::Link;
 use scripts::Scripts;
@@ -95,6 +96,7 @@ struct Core {
     changes: Changes,
     ledger: ledger::Queue,
     audit: audit::Buffer,
+    losses: Losses,
     replicas: replicas::Replicas,
     /// How Redis was, the last time it was asked.
     seen: Mutex<Seen>,
@@ -157,6 +159,7 @@ impl Redis {
         let redis = Self {
             core: Arc::new(Core {
                 keys: Keys::new(&settings.prefix),
+                losses: Losses::new(Arc::clone(&settings.audit_dropped)),
                 settings,
                 scripts: Scripts::new(),
                 link: Link::new(target),
@@ -208,9 +211,10 @@ impl Redis {
     pub fn crash(&self) {
         self.core.stop.cancel();
         self.core.link.close();
-        let lost = u64::try_from(self.core.audit.close()).unwrap_or(u64::MAX);
-        let dropped = &self.core.settings.audit_dropped;
-        dropped.fetch_add(lost, Ordering::Relaxed);
+        let lost = self.core.audit.close();
+        self.core
+            .losses
+            .lost(lost, &"it ends before they are written");
     }
 
     /// Runs an endless loop until the end. One that panics is begun again.

@@ -7,15 +7,18 @@
 //! What it does not do: share its file. One process has it, by a lock beside it. The
 //! file does not shrink when a backlog drains; the space is used again.
 
+mod attempts;
 mod audit;
 mod dead_letters;
 mod deliveries;
 mod desk;
 mod events;
 pub mod examine;
+mod fault;
 mod health;
 mod inbox;
 mod ledger;
+mod numbers;
 mod outbox;
 mod quarantine;
 mod queue;
@@ -36,6 +39,7 @@ use rusqlite::Connection;
 
 use crate::codec::vault::Vault;
 use crate::ports::{Backend, Clock, StoreError};
+use crate::telemetry::losses::Losses;
 use deliveries::{DeliveryFeed, Schedule};
 use desk::Desk;
 use events::EventFeed;
@@ -109,6 +113,7 @@ impl OpenError {
 /// The embedded backend. Dropping it makes durable what was accepted.
 pub struct Sqlite {
     settings: SqliteSettings,
+    losses: Arc<Losses>,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
@@ -138,6 +143,7 @@ impl Sqlite {
         schema::prepare(&conn)?;
         enter_wal(&conn)?;
 
+        let losses = Arc::new(Losses::new(Arc::clone(&settings.audit_dropped)));
         let queue = Arc::new(Queue::default());
         let event_desk = Arc::new(Desk::new(Lane::Events, Arc::clone(&queue)));
         let delivery_desk = Arc::new(Desk::new(Lane::Deliveries, Arc::clone(&queue)));
@@ -153,10 +159,12 @@ impl Sqlite {
             delivery_desk: Arc::clone(&delivery_desk),
             schedule: Arc::clone(&schedule),
             settings: settings.clone(),
+            losses: Arc::clone(&losses),
         };
         let thread = writer.start(conn)?;
         Ok(Arc::new(Self {
             settings,
+            losses,
             queue,
             shared,
             readers,
@@ -228,7 +236,13 @@ impl Backend for Sqlite {
         const PAUSE: Duration = Duration::from_millis(200);
         for _ in 0..TRIES {
             let nothing = |_: &mut writer::Tx<'_>| Ok(Ok(()));
-            match self.queue.write(nothing).await {
+            self.queue.hurry();
+            let mut written = self.queue.write(nothing).await;
+            if written.is_ok() {
+                // Attempts may have come after that, in a transaction of their own.
+                written = self.queue.write(nothing).await;
+            }
+            match written {
                 Ok(()) if !self.queue.has_lazy() => return,
                 Ok(()) => {}
                 Err(_) if self.queue.open().is_err() => return,

@@ -215,7 +215,8 @@ impl Emit for CacheRequest {
     }
 }
 
-/// Something the store was asked for did not work and is tried again.
+/// Something the store was asked for did not work and is tried again, or done without. Every
+/// delivery may meet that: one line a minute tells of each action.
 pub struct StoreTrouble<'a> {
     /// What was asked for.
     pub action: &'static str,
@@ -225,7 +226,10 @@ pub struct StoreTrouble<'a> {
 
 impl Emit for StoreTrouble<'_> {
     fn emit(self, _metrics: &Metrics) {
-        warn!(action = self.action, error = %self.error, "store trouble, trying again");
+        static TOLD: Seldom = Seldom::new();
+        if TOLD.is_time(self.action, Instant::now()) {
+            warn!(action = self.action, error = %self.error, "store trouble, trying again");
+        }
     }
 }
 

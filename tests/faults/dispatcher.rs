@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::publisher::Message;
 use crate::process::Process;
 pub use crate::process::{Variables, command};
 
@@ -17,6 +18,7 @@ mod until;
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// How long one answer of the dispatcher may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const EVENTS_PER_CALL: usize = 500;
 
 /// A running `carillon serve`, and a client of it.
 pub struct Dispatcher {
@@ -139,6 +141,22 @@ impl Dispatcher {
         let (status, answer) = (asked.status(), asked.text().await.unwrap());
         assert!(status.is_success(), "{status}: {answer}");
         serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Publishes events of JSON, by the API.
+    pub async fn publish(&self, events: &[Message]) {
+        let bodies: Vec<_> = events.iter().map(|event| event.body.as_slice()).collect();
+        let calls = bodies.chunks(EVENTS_PER_CALL).map(|bodies| {
+            let call = [b"[".as_slice(), &bodies.join(&b','), b"]"].concat();
+            let request = self.client.post(format!("{}/v1/events", self.api()));
+            request
+                .header("content-type", "application/json")
+                .body(call)
+        });
+        for call in calls {
+            let status = call.send().await.unwrap().status();
+            assert_eq!(status, 202, "events are published");
+        }
     }
 
     /// The most memory it had, in bytes.

@@ -99,6 +99,11 @@ impl Scene {
         }
     }
 
+    /// Has dispatchers that are started from now on have one setting more.
+    pub fn set(&mut self, variable: &'static str, value: &str) {
+        self.variables.push((variable, value.to_owned()));
+    }
+
     /// Starts a dispatcher; it is ready.
     pub async fn dispatcher(&self) -> Dispatcher {
         let dispatcher = self.start();

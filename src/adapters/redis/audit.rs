@@ -1,12 +1,12 @@
 //! [`AuditLog`]: a ring of attempts per subscription, and which subscriptions have one.
 //!
 //! Attempts wait in a bounded buffer and are written in groups by one loop; through an
-//! outage what fits waits on. A position is the time in milliseconds and 20 bits that
+//! outage what fits waits on, and what Redis refuses for long is given up, so that the next
+//! gets its chance. What is not kept is counted. A position is the time in milliseconds and 20 bits that
 //! grow from a random start within one: replicas hardly ever make the same. An entry of a
 //! ring is a head that scripts can search, and the record.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,11 +26,12 @@ use crate::ports::{AttemptQuery, AuditLog, StoreError};
 const WAITING_MAX: usize = 20_000;
 /// Most bytes that they hold.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What an attempt holds beside its bodies, about.
+/// What an attempt holds beside its bodies and headers, about.
 const ATTEMPT_BYTES: usize = 1024;
-/// How many are written together, and how many bytes of them.
+/// How many are written together, and about how many bytes: what the ledger and the rates
+/// have to say goes by the same connection, behind them.
 const GROUP_MAX: usize = 500;
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// How long the first of a group waits for others.
 const LINGER: Duration = Duration::from_millis(20);
 /// How long writing a group may take.
@@ -73,7 +74,7 @@ impl AuditLog for Redis {
         let core = &self.core;
         let now = core.settings.clock.now();
         if !core.audit.keep(attempt, now) {
-            core.settings.audit_dropped.fetch_add(1, Ordering::Relaxed);
+            core.losses.lost(1, &"more wait than there is room for");
         }
     }
 
@@ -94,10 +95,7 @@ impl Buffer {
 
     /// Takes `attempt`, if there is room.
     fn keep(&self, attempt: Arc<Attempt>, now: UnixMillis) -> bool {
-        let response = attempt.response.as_ref();
-        let bytes = ATTEMPT_BYTES
-            + attempt.request.body.len()
-            + response.map_or(0, |response| response.body.len());
+        let bytes = bytes_of(&attempt);
         let mut waiting = locked(&self.waiting);
         if waiting.closed
             || waiting.count >= WAITING_MAX
@@ -122,8 +120,11 @@ impl Buffer {
     /// Waits until there is something to write, and for a moment until there is more.
     async fn filled(&self) {
         loop {
-            let count = locked(&self.waiting).attempts.len();
-            if count >= GROUP_MAX {
+            let (count, bytes) = {
+                let waiting = locked(&self.waiting);
+                (waiting.attempts.len(), waiting.bytes)
+            };
+            if count >= GROUP_MAX || (count > 0 && bytes >= GROUP_BYTES_MAX) {
                 return;
             }
             if count > 0 {
@@ -181,6 +182,19 @@ impl Buffer {
         waiting.attempts.clear();
         std::mem::take(&mut waiting.count)
     }
+}
+
+/// How much memory it takes, about. An endpoint chooses the headers and the body of its
+/// answer, so they count.
+fn bytes_of(attempt: &Attempt) -> usize {
+    let length = |headers: &[(String, String)]| -> usize {
+        let lengths = headers.iter().map(|(name, value)| name.len() + value.len());
+        lengths.sum()
+    };
+    let request = attempt.request.body.len() + length(&attempt.request.headers);
+    let response = attempt.response.as_ref();
+    let response = response.map_or(0, |it| it.body.len() + length(&it.headers));
+    ATTEMPT_BYTES + request + response
 }
 
 /// Greater than `last`, and by the time where that is greater.
@@ -243,8 +257,9 @@ impl Core {
         }
     }
 
-    /// The writes of a group, one transaction for each key.
-    fn audit_commands(&self, group: &[Kept]) -> Vec<Vec<Cmd>> {
+    /// The writes of a group, one transaction for each key, and how many attempts are not kept
+    /// without it.
+    fn audit_commands(&self, group: &[Kept]) -> (Vec<Vec<Cmd>>, Vec<usize>) {
         let settings = &self.settings;
         let size = usize::try_from(settings.audit_per_subscription).unwrap_or(usize::MAX);
         let mut rings: HashMap<&SubscriptionId, Vec<&Kept>> = HashMap::new();
@@ -260,6 +275,8 @@ impl Core {
         }
         let keep_ms = expiry_ms(settings.audit_keep);
         let oldest = settings.clock.now().before(settings.audit_keep).0.max(0);
+        let mut counts: Vec<usize> = rings.values().map(Vec::len).collect();
+        counts.resize(rings.len() + indexes.len(), 0);
         let rings = rings.into_iter().map(|(subscription, kept)| {
             let key = self.ring_key(subscription.as_str());
             let mut push = ::redis::cmd("LPUSH");
@@ -288,7 +305,7 @@ impl Core {
             prune.arg(&key).arg("-inf").arg(format!("({oldest}"));
             vec![add, prune, expire(&key, keep_ms)]
         });
-        rings.chain(indexes).collect()
+        (rings.chain(indexes).collect(), counts)
     }
 }
 
@@ -312,23 +329,23 @@ pub(super) async fn write(core: Arc<Core>) {
 }
 
 async fn write_group(core: &Core, group: &[Kept]) {
-    let commands = core.audit_commands(group);
+    let (mut writes, mut counts) = core.audit_commands(group);
     let mut refusals = 0;
-    while let Err(error) = core.link.write_all(WRITE_LIMIT, &commands).await {
+    while let Err((failed, error)) = core.link.write_each(WRITE_LIMIT, &writes).await {
+        // What others took is not written again: it would push older attempts out.
+        let mut place = 0..;
+        writes.retain(|_| place.next().is_some_and(|place| failed.contains(&place)));
+        counts = failed.iter().map(|place| counts[*place]).collect();
         if core.link.is_up() {
             refusals += 1;
         }
         if refusals == REFUSALS_MAX {
-            tracing::warn!(%error, count = group.len(), "attempts could not be kept");
-            let dropped = u64::try_from(group.len()).unwrap_or(u64::MAX);
-            core.settings
-                .audit_dropped
-                .fetch_add(dropped, Ordering::Relaxed);
-            return;
+            return core.losses.lost(counts.iter().sum(), &error);
         }
         tokio::time::sleep(AGAIN_AFTER).await;
         core.link.wait_up().await;
     }
+    core.losses.kept();
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{Notify, watch};
 
 use super::scripts::SmallScript;
-use super::target::{Conn, Target};
+use super::target::{Conn, Target, within};
 use crate::ports::StoreError;
 
 /// The connection for commands.
@@ -190,14 +190,6 @@ impl Link {
         limit: Duration,
         groups: &[Vec<Cmd>],
     ) -> Result<(), StoreError> {
-        let transaction = |groups: &[Vec<Cmd>]| {
-            let mut all = Pipeline::with_capacity(groups.iter().map(Vec::len).sum());
-            all.atomic();
-            for command in groups.iter().flatten() {
-                all.add_command(command.clone()).ignore();
-            }
-            all
-        };
         if groups.is_empty() {
             return Ok(());
         }
@@ -213,6 +205,43 @@ impl Link {
             Conn::One(mut conn) => transaction(groups).exec_async(&mut conn).await,
         };
         self.run(limit, write).await
+    }
+
+    /// The same for groups that can be missed: on a cluster one that is refused keeps no
+    /// other from being written. An error comes with the places of those that are not.
+    pub(super) async fn write_each(
+        &self,
+        limit: Duration,
+        groups: &[Vec<Cmd>],
+    ) -> Result<(), (Vec<usize>, StoreError)> {
+        let write = async |conn: Conn| match conn {
+            Conn::Cluster(conn) => {
+                let writes = groups.iter().map(|group| {
+                    let mut conn = conn.clone();
+                    let all = transaction(std::slice::from_ref(group));
+                    // A node that hangs is no reason to write again what others took.
+                    async move { within(limit / 2, all.exec_async(&mut conn)).await }
+                });
+                Ok(join_all(writes).await)
+            }
+            Conn::One(mut conn) => {
+                let written = transaction(groups).exec_async(&mut conn).await;
+                written.map(|()| Vec::new())
+            }
+        };
+        let places = 0..groups.len();
+        let each = match self.run(limit, write).await {
+            Ok(each) => each,
+            Err(error) => return Err((places.collect(), error)),
+        };
+        let failed = places
+            .zip(each)
+            .filter_map(|(place, one)| Some((place, one.err()?)));
+        let (places, errors): (Vec<usize>, Vec<RedisError>) = failed.unzip();
+        match errors.first() {
+            None => Ok(()),
+            Some(error) => Err((places, unavailable(format!("Redis: {error}")))),
+        }
     }
 
     /// What a caller is told of `error`. A connection that cannot be used any more, or that
@@ -259,6 +288,15 @@ async fn each<T: FromRedisValue>(
             all.query_async(&mut conn).await
         }
     }
+}
+
+fn transaction(groups: &[Vec<Cmd>]) -> Pipeline {
+    let mut all = Pipeline::with_capacity(groups.iter().map(Vec::len).sum());
+    all.atomic();
+    for command in groups.iter().flatten() {
+        all.add_command(command.clone()).ignore();
+    }
+    all
 }
 
 fn is_unknown_script<T>(answer: &RedisResult<T>) -> bool {

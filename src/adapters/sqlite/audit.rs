@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
+use super::attempts::Turn;
 use super::events::count;
 use super::readers::Conditions;
 use super::writer::Tx;
@@ -35,7 +36,7 @@ pub(super) struct AuditRow {
     delivery: DeliveryId,
     delivered: bool,
     at: UnixMillis,
-    pub(super) record: Vec<u8>,
+    record: Vec<u8>,
 }
 
 /// The number of the last attempt of each subscription.
@@ -46,12 +47,12 @@ pub(super) struct RingCounters(HashMap<SubscriptionId, i64>);
 impl AuditLog for Sqlite {
     fn append(&self, attempt: Arc<Attempt>) {
         // Asked first, so that what is dropped costs next to nothing.
-        let kept = self.queue.has_audit_room()
+        let kept = self.queue.has_room()
             && self
                 .queue
                 .keep(AuditRow::encode(&attempt, self.settings.audit_body_bytes));
         if !kept {
-            self.settings.audit_dropped.fetch_add(1, Ordering::Relaxed);
+            self.losses.lost(1, &"more wait than there is room for");
         }
     }
 
@@ -84,17 +85,28 @@ impl AuditRow {
             at: attempt.at,
         }
     }
+
+    /// How much memory it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.record.len()
+    }
 }
 
-/// Writes `rows`, and deletes what leaves its ring by that.
-pub(super) fn write(tx: &mut Tx<'_>, rows: &[AuditRow]) -> rusqlite::Result<()> {
+/// Writes as many of `turn` as its time allows, one at least, and deletes what leaves its ring
+/// by that. Notes how far it came.
+pub(super) fn write(tx: &mut Tx<'_>, turn: &mut Turn) -> rusqlite::Result<()> {
+    let begun = Instant::now();
     let size = i64::from(tx.settings.audit_per_subscription);
-    let mut coming: HashMap<&SubscriptionId, i64> = HashMap::new();
-    for row in rows {
-        *coming.entry(&row.subscription).or_default() += 1;
+    let mut left: HashMap<&SubscriptionId, i64> = HashMap::new();
+    for row in &turn.rows {
+        *left.entry(&row.subscription).or_default() += 1;
     }
-    let mut left = coming.clone();
-    for row in rows {
+    let mut done = 0;
+    for row in &turn.rows {
+        if done > 0 && turn.limit.is_some_and(|limit| begun.elapsed() >= limit) {
+            break;
+        }
+        done += 1;
         let position = tx.numbers.next_attempt();
         let seq = tx.rings.next(tx.conn, &row.subscription)?;
         if let Some(left) = left.get_mut(&row.subscription) {
@@ -109,11 +121,13 @@ pub(super) fn write(tx: &mut Tx<'_>, rows: &[AuditRow]) -> rusqlite::Result<()> 
     let mut trim = tx
         .conn
         .prepare_cached("DELETE FROM attempts WHERE subscription_id = ? AND seq <= ?")?;
-    for subscription in coming.keys() {
+    for subscription in left.keys() {
         let last = tx.rings.last(tx.conn, subscription)?;
         trim.execute(params![subscription.as_str(), last - size])?;
     }
     tx.rings.bound();
+    turn.done.rows = done;
+    turn.done.took = begun.elapsed();
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! What waits for the writer, in lanes.
 //!
 //! Urgent: work that someone waits for, and ledger records. Lazy: acknowledgements and
-//! attempts, which linger a little for company, so that they share a commit. The lazy
-//! are never lost by an orderly end; losing them in a crash costs a duplicate at most.
+//! attempts, which linger a little for company, so that they share a commit, the attempts as
+//! far as it is their turn (`attempts`). The lazy are never lost by an orderly end; losing
+//! them in a crash costs a duplicate at most.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::attempts::{Attempts, Done, Turn};
+use super::audit::AuditRow;
 use super::locked;
 use super::writer::Tx;
 use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::ports::StoreError;
-
-use super::audit::AuditRow;
 
 /// How long lazy things wait for company.
 const LINGER: Duration = Duration::from_millis(5);
@@ -25,9 +26,6 @@ const LINGER_AFTER_FAILURE: Duration = Duration::from_millis(250);
 const LAZY_ENOUGH: usize = 2000;
 /// The most pieces of work in one commit, so that the first does not wait for ever.
 const WORK_MAX: usize = 4096;
-/// The most attempts and their bytes that wait, so that a slow disk takes no memory.
-const AUDIT_ROWS_MAX: usize = 8192;
-const AUDIT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What waits for the writer.
 #[derive(Default)]
@@ -41,8 +39,7 @@ struct Waiting {
     work: VecDeque<Box<dyn Work>>,
     records: Vec<Record>,
     acks: Acks,
-    audit: Vec<AuditRow>,
-    audit_bytes: usize,
+    attempts: Attempts,
     /// When the lazy things are due; `None` while there are none.
     lazy_at: Option<Instant>,
     life: Life,
@@ -85,7 +82,7 @@ pub(super) struct Batch {
     pub(super) work: VecDeque<Box<dyn Work>>,
     pub(super) records: Vec<Record>,
     pub(super) acks: Acks,
-    pub(super) audit: Vec<AuditRow>,
+    pub(super) attempts: Turn,
 }
 
 /// What the writer is to do next.
@@ -182,18 +179,21 @@ impl Queue {
     /// Has an attempt kept soon; says whether there was room.
     pub(super) fn keep(&self, row: AuditRow) -> bool {
         let mut waiting = locked(&self.waiting);
-        if waiting.life != Life::Open || !waiting.has_audit_room(row.record.len()) {
-            return false;
+        let kept = waiting.life == Life::Open && waiting.attempts.push(row);
+        if kept {
+            self.lazy_came(&mut waiting);
         }
-        waiting.audit_bytes += row.record.len();
-        waiting.audit.push(row);
-        self.lazy_came(&mut waiting);
-        true
+        kept
     }
 
     /// Whether an attempt of about no size would be kept.
-    pub(super) fn has_audit_room(&self) -> bool {
-        locked(&self.waiting).has_audit_room(0)
+    pub(super) fn has_room(&self) -> bool {
+        locked(&self.waiting).attempts.has_room(0)
+    }
+
+    /// Has all attempts that wait written by the next commit.
+    pub(super) fn hurry(&self) {
+        locked(&self.waiting).attempts.hurry();
     }
 
     /// Whether something lazy waits.
@@ -261,30 +261,38 @@ impl Queue {
         }
     }
 
-    /// Puts back what a failed commit was to make durable; says how many attempts found
-    /// no room any more. A closed queue takes nothing back: its end must come.
-    pub(super) fn put_back(&self, acks: Acks, audit: Vec<AuditRow>) -> usize {
+    /// Puts back the acknowledgements of a failed commit. A closed queue takes nothing back:
+    /// its end must come.
+    pub(super) fn put_back(&self, acks: Acks) {
         let mut waiting = locked(&self.waiting);
         if waiting.life != Life::Open {
-            return audit.len();
+            return;
         }
         waiting.acks.events.extend(acks.events);
         waiting.acks.deliveries.extend(acks.deliveries);
-        let mut kept: Vec<AuditRow> = Vec::with_capacity(audit.len());
-        let mut dropped = 0;
-        for row in audit {
-            if waiting.audit.len() + kept.len() < AUDIT_ROWS_MAX {
-                waiting.audit_bytes += row.record.len();
-                kept.push(row);
-            } else {
-                dropped += 1;
-            }
-        }
-        kept.append(&mut waiting.audit);
-        waiting.audit = kept;
-        if waiting.lazy_count() > 0 {
+        if waiting.acks.len() > 0 {
             waiting.lazy_at = Some(Instant::now() + LINGER_AFTER_FAILURE);
         }
+    }
+
+    /// Notes that attempts were written, and what is left of them.
+    pub(super) fn wrote(&self, left: Vec<AuditRow>, done: Done) {
+        let mut waiting = locked(&self.waiting);
+        let now = Instant::now();
+        waiting.attempts.wrote(left, done.took, now);
+        waiting.attempts_rest(now);
+    }
+
+    /// Puts back attempts that could not be written; says how many found no room any more. A
+    /// closed queue takes none back.
+    pub(super) fn put_back_attempts(&self, rows: Vec<AuditRow>) -> usize {
+        let mut waiting = locked(&self.waiting);
+        if waiting.life != Life::Open {
+            return rows.len();
+        }
+        let now = Instant::now();
+        let dropped = waiting.attempts.failed(rows, now);
+        waiting.attempts_rest(now);
         dropped
     }
 
@@ -298,13 +306,14 @@ impl Queue {
         Ok(())
     }
 
+    /// Has what is lazy written: soon, or at once when it is enough.
     fn lazy_came(&self, waiting: &mut Waiting) {
-        let count = waiting.lazy_count();
-        if waiting.lazy_at.is_none() {
-            waiting.lazy_at = Some(Instant::now() + LINGER);
-            self.bell.notify_one();
-        } else if count == LAZY_ENOUGH {
-            waiting.lazy_at = Some(Instant::now());
+        let now = Instant::now();
+        let is_enough = waiting.acks.len() + waiting.attempts.ready(now) >= LAZY_ENOUGH;
+        let soonest = if is_enough { now } else { now + LINGER };
+        let acks = (waiting.acks.len() > 0).then_some(soonest);
+        let due = [acks, waiting.attempts.due(soonest)];
+        if waiting.lazy_by(due.into_iter().flatten().min()) {
             self.bell.notify_one();
         }
     }
@@ -316,23 +325,41 @@ impl Waiting {
     }
 
     fn lazy_count(&self) -> usize {
-        self.acks.len() + self.audit.len()
+        self.acks.len() + self.attempts.len()
     }
 
-    fn has_audit_room(&self, bytes: usize) -> bool {
-        self.audit.len() < AUDIT_ROWS_MAX && self.audit_bytes + bytes <= AUDIT_BYTES_MAX
+    /// Has what is lazy due at `at`, if it is not sooner; says whether that is news.
+    fn lazy_by(&mut self, at: Option<Instant>) -> bool {
+        let Some(at) = at else { return false };
+        let is_sooner = self.lazy_at.is_none_or(|lazy_at| at < lazy_at);
+        if is_sooner {
+            self.lazy_at = Some(at);
+        }
+        is_sooner
+    }
+
+    /// Has attempts that wait due when they have rested.
+    fn attempts_rest(&mut self, now: Instant) {
+        if self.acks.len() == 0 {
+            self.lazy_at = None;
+        }
+        self.lazy_by(self.attempts.due(now));
     }
 
     fn take(&mut self) -> Batch {
         let some = self.work.len().min(WORK_MAX);
         let rest = self.work.split_off(some);
-        self.lazy_at = None;
-        self.audit_bytes = 0;
+        let now = Instant::now();
+        if self.life != Life::Open {
+            self.attempts.hurry();
+        }
+        let attempts = self.attempts.take(now);
+        self.lazy_at = self.attempts.due(now);
         Batch {
+            attempts,
             work: std::mem::replace(&mut self.work, rest),
             records: std::mem::take(&mut self.records),
             acks: std::mem::take(&mut self.acks),
-            audit: std::mem::take(&mut self.audit),
         }
     }
 }
@@ -344,28 +371,28 @@ impl Acks {
 }
 
 impl Batch {
-    /// Whether it cannot be cut further.
+    /// Whether it cannot be cut further. It holds no attempts any more.
     pub(super) fn is_one(&self) -> bool {
-        let acks = usize::from(self.acks.len() > 0);
-        let audit = usize::from(!self.audit.is_empty());
-        self.work.len() + self.records.len() + acks + audit <= 1
+        self.work.len() + self.records.len() + usize::from(self.acks.len() > 0) <= 1
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.work.is_empty() && self.records.is_empty() && self.acks.len() == 0
     }
 
     /// Cuts it in two, to find what in it cannot be written. The order of work is kept.
     pub(super) fn halve(mut self) -> (Self, Self) {
         let mut first = Self::default();
-        let lazy = self.acks.len() + self.audit.len();
         let (work, records) = (self.work.len(), self.records.len());
-        if work > 0 && records + lazy > 0 {
+        if work > 0 && records + self.acks.len() > 0 {
             first.work = std::mem::take(&mut self.work);
         } else if work > 0 {
             first.work = self.work.drain(..work / 2).collect();
-        } else if records > 0 && lazy > 0 {
+        } else if self.acks.len() > 0 {
             first.records = std::mem::take(&mut self.records);
-        } else if records > 0 {
-            first.records = self.records.drain(..records / 2).collect();
         } else {
-            first.acks = std::mem::take(&mut self.acks);
+            first.records = self.records.drain(..records / 2).collect();
         }
         (first, self)
     }

@@ -1,5 +1,7 @@
 //! What only the embedded backend promises: its file, its lock, its writer in trouble.
 
+mod attempts;
+
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -317,17 +319,6 @@ async fn what_expired_is_deleted_in_steps() {
     assert_eq!(count(&later).await, 0);
 }
 
-#[test]
-fn attempts_beyond_the_bound_find_no_room() {
-    let queue = Queue::default();
-    let row = |body_bytes| audit::AuditRow::encode(&attempt(body_bytes), usize::MAX);
-    let kept = (0..10_000).take_while(|_| queue.keep(row(1))).count();
-    assert_eq!(kept, 8192);
-    let queue = Queue::default();
-    let kept = (0..10_000).take_while(|_| queue.keep(row(1 << 20))).count();
-    assert!((1..=32).contains(&kept), "{kept}");
-}
-
 #[tokio::test]
 async fn a_closed_store_says_so() {
     let directory = tempfile::tempdir().unwrap();
@@ -350,7 +341,7 @@ async fn a_closed_store_says_so() {
 }
 
 /// An attempt whose body cannot be compressed.
-fn attempt(body_bytes: usize) -> Attempt {
+pub(super) fn attempt(body_bytes: usize) -> Attempt {
     let mut state = 1_u64;
     let noise = std::iter::repeat_with(|| {
         state = state

@@ -1,9 +1,9 @@
 //! The writer: one thread, one connection, group commit.
 //!
 //! It takes all that waits, commits it in one transaction, and then tells who waits. When
-//! something in a transaction cannot be written, the rest is written without it; when
-//! nothing can, who waits gets an error, and the lazy things are tried again. The thread
-//! ends only when the store is closed.
+//! something in a transaction cannot be written, the rest is written without it, first of
+//! all without attempts; when nothing can, who waits gets an error, and the lazy things are
+//! tried again. The thread ends only when the store is closed.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
+use super::attempts::Turn;
 use super::audit::RingCounters;
 use super::deliveries::{Place, Schedule};
 use super::desk::Desk;
+use super::fault::Fault;
+use super::numbers::Numbers;
 use super::queue::{Batch, Next, Queue};
 use super::readers::store_error;
 use super::{SqliteSettings, audit, ledger, locked};
@@ -24,6 +27,7 @@ use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::StoreError;
+use crate::telemetry::losses::Losses;
 
 /// How often expired rows are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -52,6 +56,7 @@ pub(super) struct Writer {
     pub(super) delivery_desk: Arc<Desk>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) settings: SqliteSettings,
+    pub(super) losses: Arc<Losses>,
 }
 
 /// The transaction that a piece of work is part of.
@@ -86,26 +91,15 @@ pub(super) struct Effects {
     pub(super) changed: Vec<Scope>,
 }
 
-/// Keys of rows, which only grow while the process runs.
-pub(super) struct Numbers {
-    event: i64,
-    delivery: i64,
-    dead_letter: i64,
-    attempt: i64,
-}
-
-/// Why a transaction was taken back.
-enum Fault {
-    Sql(rusqlite::Error),
-    Panic,
-}
-
 /// What stays with the writer from one transaction to the next.
 struct Hand {
     writer: Writer,
     conn: Connection,
     numbers: Numbers,
     rings: RingCounters,
+    /// Whether attempts could not be written the last time: then they have a transaction of
+    /// their own, so that nothing else is taken back with them.
+    attempts_fail: bool,
     tidy_at: Instant,
 }
 
@@ -183,6 +177,7 @@ impl Writer {
             conn,
             numbers,
             rings: RingCounters::default(),
+            attempts_fail: false,
             tidy_at: Instant::now(),
         };
         Ok(std::thread::spawn(move || hand.run()))
@@ -212,22 +207,68 @@ impl Hand {
         }
     }
 
-    /// Commits `batch`, or as much of it as can be.
+    /// Commits `batch`, or as much of it as can be. Attempts are the first to be left out.
     fn commit(&mut self, mut batch: Batch) {
+        if self.attempts_fail && !batch.attempts.rows.is_empty() {
+            let attempts = std::mem::take(&mut batch.attempts);
+            if !batch.is_empty() {
+                self.commit(batch);
+            }
+            return self.commit_attempts(attempts);
+        }
         let fault = match self.transact(|tx| apply(&mut batch, tx)) {
             Ok(effects) => {
                 self.note(None);
                 self.publish(effects, &batch);
+                self.kept(std::mem::take(&mut batch.attempts));
                 return finish(batch, &Ok(()));
             }
             Err(fault) => fault,
         };
+        let attempts = std::mem::take(&mut batch.attempts);
+        if !attempts.rows.is_empty() {
+            if !batch.is_empty() {
+                self.commit(batch);
+            }
+            return self.commit_attempts(attempts);
+        }
         if fault.is_outage() || batch.is_one() {
             return self.give_up(batch, &fault);
         }
         let (first, second) = batch.halve();
         self.commit(first);
         self.commit(second);
+    }
+
+    /// Commits attempts by themselves. Nobody waits for them, so a fault of theirs is no fault
+    /// of the store.
+    fn commit_attempts(&mut self, mut turn: Turn) {
+        if turn.rows.is_empty() {
+            return;
+        }
+        let written = self.transact(|tx| audit::write(tx, &mut turn));
+        let failed_before = std::mem::replace(&mut self.attempts_fail, written.is_err());
+        let Err(fault) = written else {
+            return self.kept(turn);
+        };
+        if !failed_before {
+            tracing::warn!(%fault, "attempts cannot be written to SQLite; what else can be is");
+        }
+        // Attempts that are at fault themselves would be so again.
+        let (again, faulty) = match fault.is_outage() {
+            true => (turn.rows, 0),
+            false => (Vec::new(), turn.rows.len()),
+        };
+        let dropped = faulty + self.writer.queue.put_back_attempts(again);
+        self.writer.losses.lost(dropped, &fault);
+    }
+
+    /// Notes that attempts were written, and has the others wait for the next turn.
+    fn kept(&self, mut turn: Turn) {
+        if !turn.rows.is_empty() {
+            self.writer.queue.wrote(turn.left(), turn.done);
+            self.writer.losses.kept();
+        }
     }
 
     /// Runs `apply` in a transaction, which is taken back when it fails.
@@ -256,6 +297,11 @@ impl Hand {
             Err(_) => Err(Fault::Panic),
         };
         let effects = tx.effects;
+        if result.is_err() {
+            // They count attempts that are taken back: a ring that goes on from there would
+            // push out others for nothing.
+            self.rings = RingCounters::default();
+        }
         // Some failures take the transaction back by themselves.
         if result.is_err()
             && !self.conn.is_autocommit()
@@ -287,17 +333,7 @@ impl Hand {
     fn give_up(&self, mut batch: Batch, fault: &Fault) {
         self.note(Some(fault.to_string()));
         let acks = std::mem::take(&mut batch.acks);
-        let audit = std::mem::take(&mut batch.audit);
-        // Attempts that are at fault themselves would be so again.
-        let (again, faulty) = if fault.is_outage() {
-            (audit, 0)
-        } else {
-            let count = audit.len();
-            (Vec::new(), count)
-        };
-        let dropped = faulty + self.writer.queue.put_back(acks, again);
-        let counter = &self.writer.settings.audit_dropped;
-        counter.fetch_add(dropped as u64, Ordering::Relaxed);
+        self.writer.queue.put_back(acks);
         let error = match fault {
             Fault::Sql(error) => store_error(error),
             Fault::Panic => StoreError::Unavailable(fault.to_string()),
@@ -329,19 +365,29 @@ impl Hand {
 
     /// Deletes some of what expired.
     fn tidy(&mut self) {
-        let mut more = false;
         let keep = self.writer.settings.audit_keep;
-        let tidied = self.transact(|tx| {
-            more = ledger::prune(tx.conn, tx.now)?;
-            more |= audit::prune(tx.conn, tx.now.before(keep))?;
-            Ok(())
-        });
-        if let Err(fault) = tidied {
-            more = false;
+        let records = self.prune(|tx| ledger::prune(tx.conn, tx.now));
+        // By themselves: attempts that cannot be deleted must not keep the ledger's records.
+        let attempts = self.prune(|tx| audit::prune(tx.conn, tx.now.before(keep)));
+        let more = matches!(records, Ok(true)) || matches!(attempts, Ok(true));
+        if let Err(fault) = records {
             self.note(Some(fault.to_string()));
         }
         // With more to do, again after the next commit, or at once when there is none.
         self.tidy_at = Instant::now() + if more { Duration::ZERO } else { TIDY_EVERY };
+    }
+
+    /// Runs `prune` in a transaction; says whether there is more.
+    fn prune(
+        &mut self,
+        prune: impl FnOnce(&Tx<'_>) -> rusqlite::Result<bool>,
+    ) -> Result<bool, Fault> {
+        let mut more = false;
+        self.transact(|tx| {
+            more = prune(tx)?;
+            Ok(())
+        })?;
+        Ok(more)
     }
 
     /// Brings the log into the database, so that a closed database is one file.
@@ -369,7 +415,7 @@ fn apply(batch: &mut Batch, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         let sql = "DELETE FROM deliveries WHERE seq = ?";
         tx.effects.deliveries -= delete(tx, sql, &batch.acks.deliveries)?;
     }
-    audit::write(tx, &batch.audit)
+    audit::write(tx, &mut batch.attempts)
 }
 
 fn delete(tx: &Tx<'_>, sql: &str, ids: &[i64]) -> rusqlite::Result<i64> {
@@ -419,73 +465,5 @@ impl Effects {
     /// Notes that so many deliveries wait no longer.
     pub(super) fn remove_deliveries(&mut self, count: usize) {
         self.deliveries -= signed(count);
-    }
-}
-
-impl Numbers {
-    fn after_what_is_in(conn: &Connection) -> rusqlite::Result<Self> {
-        let last = |sql: &str| conn.query_row(sql, (), |row| row.get::<_, i64>(0));
-        Ok(Self {
-            event: last("SELECT COALESCE(MAX(id), 0) FROM events")?,
-            delivery: last("SELECT COALESCE(MAX(seq), 0) FROM deliveries")?,
-            dead_letter: last("SELECT COALESCE(MAX(seq), 0) FROM dead_letters")?,
-            attempt: last("SELECT COALESCE(MAX(position), 0) FROM attempts")?,
-        })
-    }
-
-    pub(super) fn next_event(&mut self) -> i64 {
-        self.event += 1;
-        self.event
-    }
-
-    pub(super) fn next_delivery(&mut self) -> i64 {
-        self.delivery += 1;
-        self.delivery
-    }
-
-    pub(super) fn next_dead_letter(&mut self) -> i64 {
-        self.dead_letter += 1;
-        self.dead_letter
-    }
-
-    pub(super) fn last_dead_letter(&self) -> i64 {
-        self.dead_letter
-    }
-
-    pub(super) fn next_attempt(&mut self) -> i64 {
-        self.attempt += 1;
-        self.attempt
-    }
-}
-
-impl Fault {
-    /// Whether nothing at all can be written, rather than one thing.
-    fn is_outage(&self) -> bool {
-        let Self::Sql(error) = self else {
-            return false;
-        };
-        matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::DiskFull
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::PermissionDenied
-                    | ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
-                    | ErrorCode::OutOfMemory
-                    | ErrorCode::NotADatabase
-            )
-        )
-    }
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sql(error) => write!(f, "{error}"),
-            Self::Panic => f.write_str("a bug: writing panicked; see the log"),
-        }
     }
 }
