@@ -321,7 +321,8 @@ pub trait SubscriptionStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Deletes one; says whether it was there. `expected` is the version that may go, `None`
-    /// for whatever is there, and be it damaged.
+    /// for whatever is there, and be it damaged. Versions begin anew with each creation: one that
+    /// was deleted and made again in between, and has the same, goes too.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when another version is there.

@@ -1,8 +1,8 @@
 //! The attempts that wait for the writer, and whose turn it is.
 //!
 //! The audit log is in the file that everything else is in, but nobody waits for it: it gets
-//! a share of the writer's time and no more, so that large or slow attempts hold up neither a
-//! settlement nor a retry. What finds no room is not kept, and counted.
+//! a share of the writer's time, so that many or slow attempts hold up neither a settlement nor
+//! a retry. What the disk takes for them at the commit is not counted. What finds no room is not kept, and counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

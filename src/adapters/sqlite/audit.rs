@@ -4,7 +4,7 @@
 //! have a number of their own (`seq`) beside, so that what leaves the ring is found
 //! without counting. Attempts of a deleted subscription stay until they expire.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -101,14 +101,12 @@ pub(super) fn write(tx: &mut Tx<'_>, turn: &mut Turn) -> rusqlite::Result<()> {
     for row in &turn.rows {
         *left.entry(&row.subscription).or_default() += 1;
     }
-    let mut done = 0;
+    let (mut done, mut written) = (0, HashSet::new());
     for row in &turn.rows {
         if done > 0 && turn.limit.is_some_and(|limit| begun.elapsed() >= limit) {
             break;
         }
         done += 1;
-        let position = tx.numbers.next_attempt();
-        let seq = tx.rings.next(tx.conn, &row.subscription)?;
         if let Some(left) = left.get_mut(&row.subscription) {
             *left -= 1;
             // Those that later ones of this batch push out are not written at all.
@@ -116,12 +114,16 @@ pub(super) fn write(tx: &mut Tx<'_>, turn: &mut Turn) -> rusqlite::Result<()> {
                 continue;
             }
         }
+        // Numbered only where they are written: each pushes out one.
+        let position = tx.numbers.next_attempt();
+        let seq = tx.rings.next(tx.conn, &row.subscription)?;
         insert(tx.conn, row, position, seq)?;
+        written.insert(&row.subscription);
     }
     let mut trim = tx
         .conn
         .prepare_cached("DELETE FROM attempts WHERE subscription_id = ? AND seq <= ?")?;
-    for subscription in left.keys() {
+    for subscription in written {
         let last = tx.rings.last(tx.conn, subscription)?;
         trim.execute(params![subscription.as_str(), last - size])?;
     }

@@ -39,6 +39,8 @@ struct Waiting {
     work: VecDeque<Box<dyn Work>>,
     records: Vec<Record>,
     acks: Acks,
+    /// Until when acknowledgements wait that could not be written.
+    acks_rest_until: Option<Instant>,
     attempts: Attempts,
     /// When the lazy things are due; `None` while there are none.
     lazy_at: Option<Instant>,
@@ -270,9 +272,10 @@ impl Queue {
         }
         waiting.acks.events.extend(acks.events);
         waiting.acks.deliveries.extend(acks.deliveries);
-        if waiting.acks.len() > 0 {
-            waiting.lazy_at = Some(Instant::now() + LINGER_AFTER_FAILURE);
-        }
+        let until = Instant::now() + LINGER_AFTER_FAILURE;
+        waiting.acks_rest_until = Some(until);
+        let due = waiting.acks_due(until);
+        waiting.lazy_by(due);
     }
 
     /// Notes that attempts were written, and what is left of them.
@@ -309,10 +312,13 @@ impl Queue {
     /// Has what is lazy written: soon, or at once when it is enough.
     fn lazy_came(&self, waiting: &mut Waiting) {
         let now = Instant::now();
-        let is_enough = waiting.acks.len() + waiting.attempts.ready(now) >= LAZY_ENOUGH;
+        let acks = match waiting.acks_due(now) {
+            Some(due) if due <= now => waiting.acks.len(),
+            _ => 0,
+        };
+        let is_enough = acks + waiting.attempts.ready(now) >= LAZY_ENOUGH;
         let soonest = if is_enough { now } else { now + LINGER };
-        let acks = (waiting.acks.len() > 0).then_some(soonest);
-        let due = [acks, waiting.attempts.due(soonest)];
+        let due = [waiting.acks_due(soonest), waiting.attempts.due(soonest)];
         if waiting.lazy_by(due.into_iter().flatten().min()) {
             self.bell.notify_one();
         }
@@ -338,6 +344,12 @@ impl Waiting {
         is_sooner
     }
 
+    /// When acknowledgements that wait may be written: never before `soonest`.
+    fn acks_due(&self, soonest: Instant) -> Option<Instant> {
+        let due = self.acks_rest_until.map_or(soonest, |at| at.max(soonest));
+        (self.acks.len() > 0).then_some(due)
+    }
+
     /// Has attempts that wait due when they have rested.
     fn attempts_rest(&mut self, now: Instant) {
         if self.acks.len() == 0 {
@@ -354,12 +366,18 @@ impl Waiting {
             self.attempts.hurry();
         }
         let attempts = self.attempts.take(now);
-        self.lazy_at = self.attempts.due(now);
+        // Those that failed make no other work fail while they rest.
+        let acks = match self.acks_due(now) {
+            Some(due) if due > now && self.life == Life::Open => Acks::default(),
+            _ => std::mem::take(&mut self.acks),
+        };
+        let due = [self.acks_due(now), self.attempts.due(now)];
+        self.lazy_at = due.into_iter().flatten().min();
         Batch {
             attempts,
             work: std::mem::replace(&mut self.work, rest),
             records: std::mem::take(&mut self.records),
-            acks: std::mem::take(&mut self.acks),
+            acks,
         }
     }
 }
@@ -401,4 +419,39 @@ impl Batch {
 /// The answer of a store that is closed.
 pub(super) fn closed() -> StoreError {
     StoreError::Unavailable("the SQLite store is closed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What failed with a commit is not in each that follows at once.
+    #[tokio::test]
+    async fn acknowledgements_that_failed_rest() {
+        let queue = Arc::new(Queue::default());
+        let failed = Instant::now();
+        let all = (0..5000).collect();
+        queue.put_back(Acks {
+            events: all,
+            deliveries: Vec::new(),
+        });
+        queue.ack(Lane::Events, 5000);
+        let next = queue.next(Duration::ZERO);
+        let is_over = || failed.elapsed() >= LINGER_AFTER_FAILURE;
+        assert!(matches!(next, Next::Idle) || is_over());
+        let asking = Arc::clone(&queue);
+        let work = tokio::spawn(async move { asking.write(|_| Ok(Ok(()))).await });
+        tokio::task::yield_now().await;
+        match queue.next(Duration::from_secs(60)) {
+            Next::Commit(batch) => assert!(batch.acks.len() == 0 || is_over()),
+            Next::Idle | Next::End { .. } => panic!("there is work"),
+        }
+        match queue.next(Duration::from_secs(60)) {
+            Next::Commit(batch) => assert!(is_over() && batch.acks.len() == 5001),
+            Next::Idle | Next::End { .. } => panic!("they were put back"),
+        }
+        assert!(work.await.unwrap().is_err(), "the batch was dropped");
+    }
 }

@@ -100,7 +100,11 @@ struct Hand {
     /// Whether attempts could not be written the last time: then they have a transaction of
     /// their own, so that nothing else is taken back with them.
     attempts_fail: bool,
+    /// Whether expired attempts could not be deleted the last time.
+    pruning_fails: bool,
     tidy_at: Instant,
+    /// When a writer that failed looks whether it works again.
+    probe_at: Instant,
 }
 
 impl Shared {
@@ -178,7 +182,9 @@ impl Writer {
             numbers,
             rings: RingCounters::default(),
             attempts_fail: false,
+            pruning_fails: false,
             tidy_at: Instant::now(),
+            probe_at: Instant::now(),
         };
         Ok(std::thread::spawn(move || hand.run()))
     }
@@ -187,12 +193,13 @@ impl Writer {
 impl Hand {
     fn run(mut self) {
         loop {
-            let troubled = self.writer.shared.health().is_err();
-            let until_tidy = self.tidy_at.saturating_duration_since(Instant::now());
-            let patience = if troubled { PROBE_EVERY } else { until_tidy };
+            let due = match self.is_troubled() {
+                true => self.probe_at,
+                false => self.tidy_at,
+            };
+            let patience = due.saturating_duration_since(Instant::now());
             match self.writer.queue.next(patience) {
                 Next::Commit(batch) => self.commit(batch),
-                Next::Idle if troubled => self.probe(),
                 Next::Idle => {}
                 Next::End { abandoned } => {
                     if !abandoned {
@@ -201,15 +208,26 @@ impl Hand {
                     return;
                 }
             }
-            if !troubled && self.tidy_at <= Instant::now() {
-                self.tidy();
+            let now = Instant::now();
+            match self.is_troubled() {
+                // Also where attempts keep it busy: those that fail say nothing of the rest.
+                true if self.probe_at <= now => self.probe(),
+                false if self.tidy_at <= now => self.tidy(),
+                _ => {}
             }
         }
     }
 
+    fn is_troubled(&self) -> bool {
+        self.writer.shared.health().is_err()
+    }
+
     /// Commits `batch`, or as much of it as can be. Attempts are the first to be left out.
     fn commit(&mut self, mut batch: Batch) {
-        if self.attempts_fail && !batch.attempts.rows.is_empty() {
+        // Nobody waits longer for what nobody waits for: neither for attempts that fail, nor for
+        // all of them at the end.
+        let is_apart = self.attempts_fail || batch.attempts.limit.is_none();
+        if is_apart && !batch.attempts.rows.is_empty() {
             let attempts = std::mem::take(&mut batch.attempts);
             if !batch.is_empty() {
                 self.commit(batch);
@@ -249,6 +267,7 @@ impl Hand {
         let written = self.transact(|tx| audit::write(tx, &mut turn));
         let failed_before = std::mem::replace(&mut self.attempts_fail, written.is_err());
         let Err(fault) = written else {
+            self.note(None);
             return self.kept(turn);
         };
         if !failed_before {
@@ -330,7 +349,10 @@ impl Hand {
     }
 
     /// Answers with an error; keeps for later what nobody waits for.
-    fn give_up(&self, mut batch: Batch, fault: &Fault) {
+    fn give_up(&mut self, mut batch: Batch, fault: &Fault) {
+        if !self.is_troubled() {
+            self.probe_at = Instant::now() + PROBE_EVERY;
+        }
         self.note(Some(fault.to_string()));
         let acks = std::mem::take(&mut batch.acks);
         self.writer.queue.put_back(acks);
@@ -361,6 +383,7 @@ impl Hand {
                 .map(drop)
         });
         self.note(probed.err().map(|fault| fault.to_string()));
+        self.probe_at = Instant::now() + PROBE_EVERY;
     }
 
     /// Deletes some of what expired.
@@ -372,6 +395,12 @@ impl Hand {
         let more = matches!(records, Ok(true)) || matches!(attempts, Ok(true));
         if let Err(fault) = records {
             self.note(Some(fault.to_string()));
+        }
+        let failed_before = std::mem::replace(&mut self.pruning_fails, attempts.is_err());
+        if let Err(fault) = attempts
+            && !failed_before
+        {
+            tracing::warn!(%fault, "expired attempts cannot be deleted from SQLite: the file grows");
         }
         // With more to do, again after the next commit, or at once when there is none.
         self.tidy_at = Instant::now() + if more { Duration::ZERO } else { TIDY_EVERY };

@@ -314,6 +314,29 @@ mod tests {
         }
     }
 
+    /// Lost in the middle, what was listed before is not there to be deleted either.
+    #[tokio::test]
+    async fn of_a_store_that_is_lost_meanwhile_nothing_is_pruned() {
+        let items = json!([{"id": "sub_1", "tenant": "acme"}]);
+        let script = |received: &Received| match received.path.contains("tenant=acme") {
+            true => reply(
+                StatusCode::OK,
+                &json!({"items": [{"id": "sub_2", "tenant": "acme"}], "next": null}),
+            ),
+            false => reply(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &json!({"code": "store_lost", "title": "gone"}),
+            ),
+        };
+        let flags = "--prune --tenant acme --tenant bluebell --yes";
+        let requests = applied(&items, flags, "created", script).await;
+        assert!(requests.iter().any(|one| one.contains("tenant=bluebell")));
+        assert!(
+            requests.iter().all(|one| !one.starts_with("DELETE")),
+            "{requests:?}"
+        );
+    }
+
     #[tokio::test]
     async fn a_plan_looks_at_no_more_than_it_tells() {
         let one = |n: usize| json!({"id": format!("sub_{n}"), "tenant": "acme"});

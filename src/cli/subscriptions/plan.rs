@@ -99,6 +99,8 @@ impl Plan {
                 }
                 Err(error) if error.is("store_lost") => {
                     plan.store_lost = true;
+                    // What was listed before it was lost is not there any more either.
+                    plan.deleted.clear();
                     break;
                 }
                 Err(error) => return Err(error.into()),
