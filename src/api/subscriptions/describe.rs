@@ -193,8 +193,8 @@ pub fn test(schemas: &mut Schemas) -> Operation {
 pub fn rotate_secret(schemas: &mut Schemas) -> Operation {
     // Its type refers to it.
     schema::secret(schemas);
-    let mut document = parts::document(json!({}));
-    document["properties"]["overlap"] = parts::duration("24h", "at most 30 days");
+    let overlap = parts::duration("24h", "at most 30 days");
+    let document = parts::document(json!({ "overlap": overlap }));
     let rotated =
         json!({ "id": parts::SUBSCRIPTION, "overlap_until": parts::TIME, "secret": secret() });
     of_one("rotateSecret", "Make a new secret for a subscription")
