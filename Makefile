@@ -99,9 +99,11 @@ openapi-lint: ## Lint docs/openapi.json (needs Node.js and the network)
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
-docs: ## Write docs/configuration.md and docs/openapi.json again from the sources
+docs: ## Write docs/configuration.md, docs/metrics.md and docs/openapi.json again from the sources
 	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(CARGO) run --quiet --locked -- metrics > docs/metrics.md.new
+	mv docs/metrics.md.new docs/metrics.md
 	$(CARGO) run --quiet --locked -- openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 

@@ -43,6 +43,7 @@ use crate::domain::lane::LaneState;
 use crate::domain::recent::Summary;
 use crate::domain::subscription::Subscription;
 use crate::ports::Ports;
+use crate::telemetry::Telemetry;
 
 use auth::Gate;
 use problem::Problem;
@@ -107,6 +108,8 @@ pub struct ApiContext {
     pub encrypts: bool,
     /// Largest event, in bytes.
     pub event_bytes_max: usize,
+    /// Where to tell what happens.
+    pub telemetry: Telemetry,
     /// Who is let in.
     pub gate: Gate,
     /// The origins whose pages may show the console in a frame.

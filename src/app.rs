@@ -35,6 +35,7 @@ use crate::pipeline::directory::EndpointDefaults;
 use crate::pipeline::{Pipeline, PipelineSettings, test_action};
 use crate::ports::Backend;
 use crate::telemetry::Telemetry;
+use crate::telemetry::labels::Queue;
 
 use listener::{HEAD_WITHIN, Listener};
 
@@ -76,10 +77,11 @@ impl Carillon {
         let stopping = CancellationToken::new();
         let door = Door {
             pipeline: pipeline.clone(),
-            telemetry,
+            telemetry: telemetry.clone(),
             backend: Arc::clone(&ports.backend),
             audit_dropped,
             draining: Arc::clone(&draining),
+            scraping: tokio::sync::Mutex::default(),
         };
         let door = Arc::new(door);
         let halt = HaltOnDrop(Arc::clone(&ports.backend));
@@ -94,6 +96,7 @@ impl Carillon {
             egress: config.egress_rules(),
             encrypts: config.secrets.keys.first().is_some(),
             event_bytes_max: config.intake.max_event_bytes,
+            telemetry,
             stopping: stopping.clone(),
             embed_in: config
                 .http
@@ -176,6 +179,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         },
         dedup: !config.dedup.window.is_zero(),
         disable_after: config.delivery.disable_after,
+        endpoint_series: config.telemetry.endpoint_series as usize,
     }
 }
 
@@ -189,6 +193,7 @@ struct Door {
     backend: Arc<dyn Backend>,
     audit_dropped: Arc<AtomicU64>,
     draining: Arc<AtomicBool>,
+    scraping: tokio::sync::Mutex<()>,
 }
 
 #[async_trait]
@@ -237,18 +242,33 @@ impl Insight for Door {
 #[async_trait]
 impl Operations for Door {
     async fn metrics(&self) -> Result<String, String> {
-        self.pipeline.observe();
+        // One at a time: what is shown is written anew for each.
+        let _scraping = self.scraping.lock().await;
+        let taken = self.pipeline.observe();
         let metrics = self.telemetry.metrics();
         let dropped = self.audit_dropped.load(Ordering::Relaxed);
         let counted = metrics.audit_dropped.get();
         metrics
             .audit_dropped
             .inc_by(dropped.saturating_sub(counted));
-        match self.queues().await {
+        // What cannot be counted is not there: it may be anything by now.
+        let sizes = self.queues().await;
+        metrics.queue_messages.forget();
+        match sizes {
             Ok(sizes) => {
-                for (queue, size) in sizes {
-                    let size = i64::try_from(size).unwrap_or(i64::MAX);
-                    metrics.queue_messages.with_label_values(&[queue]).set(size);
+                for (name, size) in sizes {
+                    let Some(queue) = Queue::named(name) else {
+                        continue;
+                    };
+                    let under_way = match queue {
+                        Queue::Events => taken.events,
+                        Queue::Deliveries => taken.deliveries,
+                        _ => 0,
+                    };
+                    let under_way = under_way * u64::from(self.backend.counts_taken());
+                    metrics
+                        .queue_messages
+                        .set(queue, size.saturating_sub(under_way));
                 }
             }
             // A scrape without queue sizes is better than none.

@@ -26,6 +26,7 @@ pub mod each;
 pub mod explain;
 pub mod init;
 pub mod listen;
+pub mod metrics;
 pub mod openapi;
 pub mod output;
 pub mod publish;
@@ -65,6 +66,7 @@ Work with a running Carillon:
 
 Build a client or a receiver:
   openapi        Print the description of the HTTP API (OpenAPI 3.1)
+  metrics        Print the reference of all metrics
   listen         Receive webhooks, check their signatures, print them
   verify         Check the signatures of a captured request
 
@@ -144,6 +146,10 @@ pub enum Command {
     ///
     /// The same document as a running Carillon answers at /openapi.json. It needs none.
     Openapi(openapi::Args),
+    /// Print the reference of all metrics
+    ///
+    /// What a running Carillon tells Prometheus at /metrics of its operations listener. It needs none.
+    Metrics(metrics::Args),
     /// Receive webhooks, check their signatures, print them
     Listen(listen::Args),
     /// Publish events from a file or standard input

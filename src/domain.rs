@@ -3,6 +3,7 @@
 //! Time and chance come in as arguments, so that every rule here is a table test.
 //! Depends on nothing else of the crate.
 
+pub mod accounts;
 pub mod address;
 pub mod attempt;
 pub mod circuit;

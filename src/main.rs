@@ -39,6 +39,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Demo(_) if globals.json => Err(cli::no_json("demo")),
         Command::Demo(args) => return finish(app::demo::demo(args.keep).await),
         Command::Openapi(_) => output::write(api::openapi::text().as_bytes()),
+        Command::Metrics(_) => cli::metrics::run(globals),
         Command::Config(args) => show_config(args.action, globals),
         Command::Listen(args) => cli::listen::run(args, globals).await,
         Command::Publish(args) => cli::publish::run(args, globals).await,

@@ -12,12 +12,14 @@
 //! First attempts are made straight from the event; only what cannot be delivered now
 //! becomes a durable delivery of its own. *Invariant: an event is acknowledged last.*
 
+pub mod accounts;
 pub mod admit;
 pub mod directory;
 pub mod health;
 pub mod in_flight;
 pub mod intake;
 pub mod lately;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod send;
@@ -71,6 +73,8 @@ pub struct PipelineSettings {
     pub dedup: bool,
     /// How long an endpoint may fail without a success: `delivery.disable_after`.
     pub disable_after: Duration,
+    /// Endpoints with metrics of their own: `telemetry.endpoint_series`.
+    pub endpoint_series: usize,
 }
 
 /// What every stage needs.
@@ -164,6 +168,7 @@ impl Pipeline {
         });
         self.supervise("deliveries", intake::take_deliveries);
         self.supervise("health", health::compare);
+        self.supervise("accounts", accounts::keep);
     }
 
     /// Runs a loop until the pipeline stops. One that ends before (a panic, so a bug) is
@@ -240,39 +245,9 @@ impl Pipeline {
         let ended = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
         self.cut_off.cancel();
         self.tasks.wait().await;
+        accounts::tell(&self.context).await;
         self.context.ports.backend.flush().await;
         ended
-    }
-
-    /// Sets the gauges that are read rather than counted.
-    pub fn observe(&self) {
-        let metrics = self.context.telemetry.metrics();
-        let counts = self.admit.counts();
-        let stages = [
-            ("requests", counts.in_flight),
-            ("held", counts.held),
-            ("events", self.intake.events()),
-            ("deliveries", self.intake.deliveries()),
-        ];
-        let states = [
-            ("healthy", counts.healthy),
-            ("throttled", counts.throttled),
-            ("open", counts.open),
-            ("paused", counts.paused),
-        ];
-        for (gauges, values) in [
-            (&metrics.in_flight, &stages[..]),
-            (&metrics.endpoints, &states[..]),
-        ] {
-            for (label, value) in values {
-                let value = i64::try_from(*value).unwrap_or(i64::MAX);
-                gauges.with_label_values(&[*label]).set(value);
-            }
-        }
-        let cached = i64::try_from(self.context.directory.cached()).unwrap_or(i64::MAX);
-        metrics.subscriptions_cached.set(cached);
-        let oldest = self.intake.oldest_age(self.context.ports.clock.now());
-        metrics.oldest_unsettled.set(oldest.as_secs_f64());
     }
 
     /// Brings a delivery to its lane, and on from there.

@@ -4,6 +4,7 @@
 //! these alone. Each has at least two implementations or one and a simulated twin.
 //! *Invariant: whatever a trait here hands out and is forgotten (dropped) comes back.*
 
+mod accounts;
 mod dead_letters;
 mod error;
 mod health;
@@ -27,6 +28,7 @@ use crate::domain::signature::Secrets;
 use crate::domain::subscription::{DisabledReason, Scope, Subscription};
 use crate::domain::timestamp::UnixMillis;
 
+pub use accounts::Accounts;
 pub use dead_letters::{DeadLetterQuery, DeadLetterQueue};
 pub use error::StoreError;
 pub use health::EndpointHealth;
@@ -51,6 +53,8 @@ pub struct Ports {
     pub rates: Option<Arc<dyn SharedRates>>,
     /// Since when endpoints fail.
     pub health: Arc<dyn EndpointHealth>,
+    /// How many deliveries began, and how they ended.
+    pub accounts: Arc<dyn Accounts>,
     /// Subscriptions.
     pub subscriptions: Arc<dyn SubscriptionStore>,
     /// Attempts.
@@ -435,6 +439,11 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn queue_sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
+
+    /// Whether what is taken and not settled is among these.
+    fn counts_taken(&self) -> bool {
+        false
+    }
 
     /// Makes durable what was accepted without waiting (acks, audit).
     async fn flush(&self);

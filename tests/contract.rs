@@ -4,6 +4,8 @@
 //! it as a crash would, and lets time pass. An implementation runs all of them by one
 //! `suite!` line. Nothing here knows what is behind the ports.
 
+#[path = "contract/accounts.rs"]
+mod accounts;
 #[path = "contract/audit.rs"]
 mod audit;
 #[path = "contract/dead_letters.rs"]
@@ -73,6 +75,7 @@ macro_rules! suite {
                 many_at_once_are_all_kept, it_survives_a_crash,
                 a_deleted_subscription_is_forgotten, a_changed_subscription_is_not_forgotten,
                 an_outage_is_an_error;
+            accounts: what_is_said_again_changes_nothing, a_restart_goes_on_from_the_sums;
             audit: newest_first_with_a_cursor, every_filter_filters, an_owner_sees_its_own,
                 the_ring_keeps_the_newest,
                 old_ones_are_not_shown, a_long_body_is_cut, it_survives_an_orderly_end;

@@ -52,6 +52,7 @@ use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Backend, Chance, Clock, Ledger, Outbox, Parcel, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::DependencyChanged;
+use crate::telemetry::labels::Dependency;
 
 /// How long [`Rabbit::open`] waits for RabbitMQ before it goes on without.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
@@ -269,7 +270,7 @@ impl Rabbit {
 
     /// Consumes until the connection is lost; says why.
     async fn consume(&self, connection: &Arc<Connection>) -> String {
-        let (name, fault) = ("rabbitmq", None);
+        let (name, fault) = (Dependency::RabbitMq, None);
         self.telemetry.emit(DependencyChanged { name, fault });
         let feeds = async {
             tokio::join!(
@@ -298,7 +299,7 @@ impl Rabbit {
     }
 
     fn tell_down(&self, why: &dyn std::fmt::Display) {
-        let (name, fault) = ("rabbitmq", Some(why));
+        let (name, fault) = (Dependency::RabbitMq, Some(why));
         self.telemetry.emit(DependencyChanged { name, fault });
     }
 
@@ -425,20 +426,21 @@ impl Backend for Rabbit {
         let rungs = names.rungs.iter().map(|rung| &rung.queue);
         let queues = [
             &names.events,
+            &names.deliveries,
             &names.dead_letters,
             &names.quarantine,
-            &names.deliveries,
         ];
         let all = queues.into_iter().chain(rungs);
         let sizes = all.map(|queue| async { size(&channel, queue).await.map(|(size, _)| size) });
         let sizes: Vec<u64> = try_join_all(sizes).await?;
         let _ = channel.close(200, "done".into()).await;
-        let (known, waiting) = sizes.split_at(3);
+        let (known, waiting) = sizes.split_at(queues.len());
         Ok(vec![
             ("events", known[0]),
-            ("deliveries", waiting.iter().sum()),
-            ("dead-letters", known[1]),
-            ("quarantine", known[2]),
+            ("deliveries", known[1]),
+            ("wait", waiting.iter().sum()),
+            ("dead-letters", known[2]),
+            ("quarantine", known[3]),
         ])
     }
 

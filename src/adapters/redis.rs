@@ -10,6 +10,7 @@
 //! subscriptions. Keys of subscriptions share one hash tag and so one node, and so does what
 //! is deleted with them; all others are spread.
 
+mod accounts;
 mod audit;
 mod changes;
 pub mod examine;
@@ -128,6 +129,9 @@ struct Keys {
     stamp: String,
     /// Hash: id to since when its endpoint fails. It may be absent.
     failing: String,
+    /// Hash: how many deliveries began, and how they ended. With what each process said last, whose
+    /// keys begin as this one.
+    accounts: String,
     /// Where changes are published.
     channel: String,
 }
@@ -144,6 +148,7 @@ impl Keys {
             versions: key("versions"),
             stamp: key("stamp"),
             failing: key("failing"),
+            accounts: key("accounts"),
             channel: key("changes"),
         }
     }

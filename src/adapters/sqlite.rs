@@ -7,6 +7,7 @@
 //! What it does not do: share its file. One process has it, by a lock beside it. The
 //! file does not shrink when a backlog drains; the space is used again.
 
+mod accounts;
 mod attempts;
 mod audit;
 mod dead_letters;
@@ -122,6 +123,7 @@ pub struct Sqlite {
     deliveries: Arc<tokio::sync::Mutex<DeliveryFeed>>,
     delivery_desk: Arc<Desk>,
     schedule: Arc<Schedule>,
+    books: Mutex<accounts::Books>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Last, so that the file is free only when nothing here uses it any more.
     lock: Mutex<Option<File>>,
@@ -173,6 +175,7 @@ impl Sqlite {
             deliveries: Arc::new(tokio::sync::Mutex::new(deliveries)),
             delivery_desk,
             schedule,
+            books: Mutex::default(),
             writer: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         }))
@@ -223,10 +226,22 @@ impl Backend for Sqlite {
         looked.map(drop).map_err(|error| error.to_string())
     }
 
-    /// From counts that are kept, not from the tables.
+    /// From counts that are kept, not from the tables; how many deliveries are due is in their
+    /// index.
     async fn queue_sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
         self.queue.open()?;
-        Ok(self.shared.sizes())
+        let now = self.settings.clock.now();
+        let count = move |conn: &Connection| {
+            let sql = "SELECT COUNT(*) FROM deliveries WHERE due_ms <= ?";
+            let mut query = conn.prepare_cached(sql)?;
+            query.query_row([now.0], |row| row.get::<_, i64>(0))
+        };
+        let due = self.readers.read(count).await?;
+        Ok(self.shared.sizes(due.cast_unsigned()))
+    }
+
+    fn counts_taken(&self) -> bool {
+        true
     }
 
     /// Comes back when all is durable, or after some tries that failed: a full disk must

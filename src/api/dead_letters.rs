@@ -17,6 +17,7 @@ use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::subscription::FieldFault;
 use crate::ports::DeadLetterQuery;
+use crate::telemetry::events::DeliveriesBegun;
 
 /// Most that one redrive sends again.
 const REDRIVE_MAX: usize = 100_000;
@@ -107,6 +108,7 @@ pub async fn redrive(
         (letters.count(&query).await?, 0)
     } else {
         let redriven = letters.redrive(&query, api.ports.clock.now()).await?;
+        api.telemetry.emit(DeliveriesBegun { count: redriven });
         (redriven, redriven)
     };
     Ok(Json(Redriven { matched, redriven }))

@@ -21,6 +21,7 @@ use crate::domain::redelivery::{NotRepeatable, redelivery};
 use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{AttemptQuery, DeadLetterQuery, Parcel};
+use crate::telemetry::events::DeliveriesBegun;
 
 /// Most attempts that are shown with a delivery, the newest.
 const ATTEMPTS_SHOWN: usize = 100;
@@ -230,6 +231,7 @@ pub async fn redeliver(
     let due = Due::at(now);
     let parcel = Parcel::Delivery { delivery, due };
     api.ports.outbox.put(vec![parcel]).await?;
+    api.telemetry.emit(DeliveriesBegun { count: 1 });
     tracing::info!(
         delivery = %id, subscription = %attempt.subscription, tenant = %attempt.tenant,
         event = %attempt.event, "delivery is sent again"

@@ -215,7 +215,7 @@ pub fn describe_show(schemas: &mut Schemas) -> Operation {
             parts::of::<OverviewShown>(schemas),
             json!({
                 "last_hour": counts, "minutes": [minute], "not_ready": null,
-                "queues": { "events": 0, "deliveries": 3 }, "ready": true, "worst": [worst],
+                "queues": { "events": 0, "deliveries": 3, "wait": 12 }, "ready": true, "worst": [worst],
             }),
         )
 }

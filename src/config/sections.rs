@@ -184,7 +184,7 @@ sections! {
         otlp_endpoint: Option<Url> = None,
         /// How log lines look; when it is unset, `text` on a terminal, else `json`.
         log: Option<LogForm> = None,
-        /// Endpoints that may have metrics of their own: the worst ones. Not in effect yet.
+        /// Endpoints that may have metrics of their own in each process: the worst ones.
         endpoint_series: u32 [0..=1000] = 50,
     }
 

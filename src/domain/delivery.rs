@@ -196,6 +196,11 @@ impl Delivery {
         self.series != 0
     }
 
+    /// Whether it comes straight from its event: nothing became of it yet that is durable.
+    pub fn is_fresh(&self) -> bool {
+        self.hops == 0 && !self.is_redelivery()
+    }
+
     /// The number of the next attempt, from 1. A damaged message may have said any number before.
     pub fn next_attempt(&self) -> u32 {
         self.attempts.saturating_add(1)

@@ -13,7 +13,7 @@ mod verdict;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use state::{CircuitState, LaneState};
+pub use state::{CircuitState, LaneState, Standing};
 pub use under_way::Pass;
 pub use verdict::{Answer, Awaits, DeferReason, Freshness, RateWait, Room, Verdict};
 

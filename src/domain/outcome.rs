@@ -82,6 +82,18 @@ impl Reason {
         self.0
     }
 
+    /// Every reason.
+    pub fn all() -> impl Iterator<Item = Self> {
+        REASONS.iter().map(|(code, _)| Self(code))
+    }
+
+    /// Its place among all.
+    pub fn place(self) -> usize {
+        let place = REASONS.iter().position(|(code, _)| *code == self.0);
+        // Each is made of a code that is there, by a test.
+        place.unwrap_or_default()
+    }
+
     /// Finds the reason that has this code, such as one read back from storage.
     pub fn from_code(code: &str) -> Option<Self> {
         REASONS

@@ -40,6 +40,18 @@ struct Endpoint {
     /// Whose subscription it is; `None` for one of every tenant.
     tenant: Option<TenantId>,
     activity: Activity,
+    ever: Total,
+}
+
+/// All attempts of an endpoint since it was first seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Those that were delivered.
+    pub delivered: u64,
+    /// The others.
+    pub failed: u64,
+    /// How long all of them took together.
+    pub total_ms: u64,
 }
 
 /// The attempts of all.
@@ -151,6 +163,7 @@ impl Recent {
         let new = || Endpoint {
             tenant: tenant.cloned(),
             activity: Activity::default(),
+            ever: Total::default(),
         };
         let endpoint = self.endpoints.entry(attempt.subscription.clone());
         let endpoint = endpoint.or_insert_with(new);
@@ -159,6 +172,10 @@ impl Recent {
             *endpoint = new();
         }
         endpoint.activity.note(minute, &one);
+        let ever = &mut endpoint.ever;
+        ever.delivered += u64::from(one.delivered);
+        ever.failed += u64::from(one.failed);
+        ever.total_ms = ever.total_ms.saturating_add(one.total_ms);
     }
 
     /// Whether there is room for another endpoint; once a minute, those without attempts go.
@@ -170,6 +187,31 @@ impl Recent {
                 .retain(|_, endpoint| endpoint.activity.last > minute - kept);
         }
         self.endpoints.len() < ENDPOINTS_MAX
+    }
+
+    /// The worst `max` of the endpoints with attempts within the last hour, with all their
+    /// attempts since they were first seen: those in the greatest `trouble` first, then those with
+    /// the most failures, then those that took the most time.
+    pub fn worst<T: Ord>(
+        &self,
+        now: UnixMillis,
+        max: usize,
+        trouble: impl Fn(&SubscriptionId) -> T,
+    ) -> Vec<(SubscriptionId, Total)> {
+        let minute = now.0.div_euclid(MINUTE_MS);
+        let mut ranked = Vec::new();
+        for (id, endpoint) in &self.endpoints {
+            let mut hour = Minute::default();
+            let minutes = endpoint.activity.up_to(minute);
+            minutes.for_each(|(_, minute)| hour.add(minute));
+            if hour.attempts() > 0 {
+                let rank = (trouble(id), hour.failed, hour.total_ms);
+                ranked.push((rank, id, endpoint.ever));
+            }
+        }
+        ranked.sort_by(|(a, a_id, _), (b, b_id, _)| b.cmp(a).then_with(|| a_id.cmp(b_id)));
+        let worst = ranked.into_iter().take(max);
+        worst.map(|(_, id, ever)| (id.clone(), ever)).collect()
     }
 
     /// The last hour: of all, or of what belongs to `tenant`; at most `worst_max` endpoints.
@@ -326,5 +368,38 @@ pub(crate) mod tests {
         );
         recent.note(&attempt("sub_new", "acme", true), at(60));
         assert_eq!(recent.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn the_worst_are_those_in_trouble_then_those_that_fail_then_the_slow() {
+        let mut recent = Recent::default();
+        let now = UnixMillis(7 * MINUTE_MS);
+        for (id, failed, count) in [
+            ("sub_idle", false, 0),
+            ("sub_busy", false, 9),
+            ("sub_quiet", false, 1),
+            ("sub_fails", true, 2),
+            ("sub_open", true, 1),
+        ] {
+            for _ in 0..count {
+                recent.note(&attempt(id, "acme", failed), now);
+            }
+        }
+        let trouble = |id: &SubscriptionId| id.as_str() == "sub_open";
+        let worst = recent.worst(now, 3, trouble);
+        let ids: Vec<&str> = worst.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["sub_open", "sub_fails", "sub_busy"]);
+        let busy = Total {
+            delivered: 9,
+            failed: 0,
+            total_ms: 9 * 30,
+        };
+        assert_eq!(worst[2].1, busy);
+        // An hour later they are gone; one that comes back goes on where it was.
+        let later = UnixMillis(now.0 + 61 * MINUTE_MS);
+        assert_eq!(recent.worst(later, 3, trouble), []);
+        recent.note(&attempt("sub_busy", "acme", true), later);
+        let again = recent.worst(later, 3, trouble);
+        assert_eq!((again[0].1.delivered, again[0].1.failed), (9, 1));
     }
 }

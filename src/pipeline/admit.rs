@@ -8,6 +8,7 @@
 mod rate;
 mod state;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use state::{IDLE_FOR, Rings, State};
 use super::turns::Turns;
 use crate::domain::circuit::OpenTimes;
 use crate::domain::id::SubscriptionId;
-use crate::domain::lane::{Answer, Awaits, DeferReason, Freshness, LaneState, Pass, Verdict};
+use crate::domain::lane::{
+    Answer, Awaits, DeferReason, Freshness, LaneState, Pass, Standing, Verdict,
+};
 use crate::domain::subscription::{RateLimit, Scope};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{RateAsk, SharedRates};
@@ -118,14 +121,8 @@ pub struct AdmitCounts {
     pub in_flight: usize,
     /// Work that waits in lanes.
     pub held: usize,
-    /// Endpoints without trouble.
-    pub healthy: usize,
-    /// Endpoints at their rate or window.
-    pub throttled: usize,
-    /// Endpoints whose circuit is not closed.
-    pub open: usize,
-    /// Endpoints that asked to be left alone.
-    pub paused: usize,
+    /// Endpoints of each [`Standing`].
+    pub endpoints: [usize; Standing::ALL.len()],
 }
 
 impl<W> Clone for Admit<W> {
@@ -284,21 +281,24 @@ impl<W> Admit<W> {
             ..AdmitCounts::default()
         };
         for entry in state.lanes.values() {
-            if entry.lane.is_paused(now) {
-                counts.paused += 1;
-            } else if entry.lane.is_open() {
-                counts.open += 1;
-            } else if entry.lane.held() > 0 {
-                counts.throttled += 1;
-            } else {
-                counts.healthy += 1;
-            }
+            let standing = entry.lane.state(now).standing();
+            counts.endpoints[standing as usize] += 1;
         }
         counts
     }
 }
 
 impl<W> Admit<W> {
+    /// How all lanes are.
+    pub fn lanes(&self) -> HashMap<SubscriptionId, LaneState> {
+        let now = self.inner.clock.elapsed();
+        let state = self.inner.lock();
+        let lanes = state.lanes.iter();
+        lanes
+            .map(|(id, entry)| (id.clone(), entry.lane.state(now)))
+            .collect()
+    }
+
     /// How the lane of `endpoint` is; `None` when there is none.
     pub fn lane(&self, endpoint: &SubscriptionId) -> Option<LaneState> {
         let now = self.inner.clock.elapsed();

@@ -19,6 +19,7 @@ use crate::domain::subscription::{RateLimit, Scope, Subscription};
 use crate::ports::{StoreError, StoredSubscription, SubscriptionStore};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::CacheRequest;
+use crate::telemetry::labels::CacheResult;
 
 /// Most subscriptions kept compiled.
 const CACHED_MAX: u64 = 200_000;
@@ -131,8 +132,9 @@ impl Directory {
         }
         let loading = Loading::begin(&self.inner, scope);
         let loaded = self.store.of_scope(scope).await;
-        let stored = loaded.inspect_err(|_| self.telemetry.emit(CacheRequest::Error))?;
-        self.telemetry.emit(CacheRequest::Miss);
+        let stored =
+            loaded.inspect_err(|_| self.telemetry.emit(CacheRequest(CacheResult::Error)))?;
+        self.telemetry.emit(CacheRequest(CacheResult::Miss));
         let compiled = Arc::new(self.compile(stored));
         loading.keep(&compiled);
         Ok(compiled)
@@ -141,7 +143,7 @@ impl Directory {
     /// The endpoints of `scope` if they need not be loaded.
     pub fn in_memory(&self, scope: &Scope) -> Option<Arc<CompiledScope>> {
         let compiled = self.inner.scopes.get(scope)?;
-        self.telemetry.emit(CacheRequest::Hit);
+        self.telemetry.emit(CacheRequest(CacheResult::Hit));
         Some(compiled)
     }
 

@@ -28,7 +28,8 @@ use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
-use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
+use crate::telemetry::events::{EventPlanned, MessageQuarantined, RestPlanned, StoreTrouble};
+use crate::telemetry::labels::EventResult;
 
 /// Most messages taken at once.
 const BATCH: usize = 256;
@@ -116,7 +117,7 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
         }
     }
     if !faulty.is_empty() {
-        put_aside(pipeline, faulty, take_away);
+        put_aside(pipeline, faulty, false, take_away);
     }
     begin(pipeline, claimed).await;
 }
@@ -194,6 +195,7 @@ async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
 fn put_aside<T: Send + 'static>(
     pipeline: &Pipeline,
     faulty: Vec<(EventMessage, EventFault, T)>,
+    is_delivery: bool,
     settle: fn(T),
 ) {
     pipeline.spawn_until_cut_off(move |pipeline| async move {
@@ -201,7 +203,11 @@ fn put_aside<T: Send + 'static>(
         let at = context.ports.clock.now();
         let (mut parcels, mut held) = (Vec::new(), Vec::new());
         for (message, fault, holds) in faulty {
-            context.telemetry.emit(MessageQuarantined { fault: &fault });
+            let fault_told = MessageQuarantined {
+                fault: &fault,
+                is_delivery,
+            };
+            context.telemetry.emit(fault_told);
             let quarantined = Quarantined { message, fault, at };
             parcels.push(Parcel::Quarantine(quarantined));
             held.push(holds);
@@ -320,7 +326,10 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
     let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
         Ok(planned) => planned,
-        Err(fault) => return put_aside(pipeline, vec![(message, fault, ticket)], Ticket::settle),
+        Err(fault) => {
+            let faulty = vec![(message, fault, ticket)];
+            return put_aside(pipeline, faulty, false, Ticket::settle);
+        }
     };
     report(context, &event, &planned, now, after.is_some());
     let count = planned.deliveries.len();
@@ -390,10 +399,10 @@ fn scopes_in_memory(context: &Context, tenant: &TenantId) -> Option<[Arc<Compile
 
 /// Continuations are the same event: they are not counted again.
 fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, continues: bool) {
-    if continues {
-        return;
-    }
     let deliveries = plan.deliveries.len();
+    if continues {
+        return context.telemetry.emit(RestPlanned { deliveries });
+    }
     let result = match (deliveries, plan.settled) {
         (0, 0) if plan.continue_after.is_none() => EventResult::Unmatched,
         (0, 1..) if plan.continue_after.is_none() => EventResult::Duplicate,
@@ -441,7 +450,7 @@ fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePerm
             };
             let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
             let faulty = vec![(message, fault, (taken.receipt, slot))];
-            return put_aside(pipeline, faulty, take_away);
+            return put_aside(pipeline, faulty, true, take_away);
         }
     };
     let in_flight = Arc::clone(&pipeline.intake);

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::domain::attempt::Attempt;
-use crate::domain::id::TenantId;
-use crate::domain::recent::{Recent, Summary};
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::recent::{Recent, Summary, Total};
 use crate::domain::timestamp::UnixMillis;
 
 /// Those that listen at the same time: the admin's, those of all tenants, and those of one.
@@ -45,6 +45,16 @@ impl Lately {
     /// The last hour: of all, or of what belongs to `tenant`; at most `worst_max` endpoints.
     pub fn summary(&self, tenant: Option<&TenantId>, now: UnixMillis, worst_max: usize) -> Summary {
         self.lock().recent.summary(tenant, now, worst_max)
+    }
+
+    /// The worst `max` endpoints, see [`Recent::worst`].
+    pub fn worst<T: Ord>(
+        &self,
+        now: UnixMillis,
+        max: usize,
+        trouble: impl Fn(&SubscriptionId) -> T,
+    ) -> Vec<(SubscriptionId, Total)> {
+        self.lock().recent.worst(now, max, trouble)
     }
 
     /// How many attempts there have been, of all or of what belongs to `tenant`, for who waits for

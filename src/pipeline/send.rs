@@ -69,7 +69,7 @@ pub async fn send(
     let now = context.ports.clock.now();
     let outcome = outcome(&exchange, now);
     if let Outcome::Failed(Failure::Blocked(refusal)) = &outcome {
-        let rule = refusal.rule.code();
+        let rule = refusal.rule;
         context.telemetry.emit(EgressBlocked { rule });
     }
     let class = classify(spec.format, &outcome, now);

@@ -21,8 +21,8 @@ use crate::domain::subscription::DisabledReason;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Parcel, StoreError};
 use crate::telemetry::events::{
-    DeadLettered, Deferred, Delivered, RetryScheduled, StoreTrouble, SubscriptionDisabled,
-    key_missing,
+    DeadLettered, Deferred, Delivered, DeliveriesBegun, RetryScheduled, StoreTrouble,
+    SubscriptionDisabled, key_missing,
 };
 
 /// Carries out what follows the attempt that began at `began`.
@@ -41,15 +41,19 @@ pub async fn settle(
     match action {
         Action::Delivered => delivered(context, &delivery, ticket).await,
         Action::Retry { due, reason } => {
+            let begins = delivery.is_fresh();
             let delivery = attempted(delivery);
             let parcel = Parcel::Delivery { delivery, due };
             put(context, "put retry", vec![parcel]).await;
+            count_begun(context, u64::from(begins));
             ticket.settle();
             context.telemetry.emit(RetryScheduled { reason });
         }
         Action::Dead { reason, disable } => {
+            let begins = delivery.is_fresh();
             let delivery = attempted(delivery);
             bury(context, &delivery, reason).await;
+            count_begun(context, u64::from(begins));
             // After the dead letter: a crash in between must not leave a delivery whose
             // event finds its subscription disabled, and so nowhere.
             if let Some(why) = disable {
@@ -61,9 +65,18 @@ pub async fn settle(
     }
 }
 
+/// So many deliveries have begun: what first became of them is durable.
+fn count_begun(context: &Context, count: u64) {
+    if count > 0 {
+        context.telemetry.emit(DeliveriesBegun { count });
+    }
+}
+
 /// Gives up a delivery.
 pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
+    let begins = delivery.is_fresh();
     bury(context, &delivery.moved(), reason).await;
+    count_begun(context, u64::from(begins));
     ticket.settle();
 }
 
@@ -96,12 +109,15 @@ pub async fn defer_all(context: &Context, all: Vec<Work>, after: Duration, reaso
         }
     };
     let (mut parcels, mut tickets) = (Vec::with_capacity(all.len()), Vec::new());
+    let mut begun = 0;
     for Work { delivery, ticket } in all {
+        begun += u64::from(delivery.is_fresh());
         let (delivery, due) = (delivery.moved(), due());
         parcels.push(Parcel::Delivery { delivery, due });
         tickets.push(ticket);
     }
     put(context, "put deferral", parcels).await;
+    count_begun(context, begun);
     for ticket in tickets {
         ticket.settle();
         context.telemetry.emit(Deferred { reason });
@@ -122,6 +138,7 @@ async fn delivered(context: &Context, delivery: &Delivery, ticket: Ticket) {
             context.telemetry.emit(StoreTrouble { action, error });
         }
     }
+    count_begun(context, u64::from(delivery.is_fresh()));
     ticket.settle();
     context.telemetry.emit(Delivered { latency });
 }

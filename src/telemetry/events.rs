@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
+use super::labels::{AttemptOutcome, CacheResult, Dependency, Ended, EventResult};
 use super::seldom::Seldom;
-use super::{Emit, Metrics};
+use super::{Emit, Told};
+use crate::domain::accounts::{Account, Sums};
+use crate::domain::address::EgressRule;
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeadReason, Delivery};
 use crate::domain::event::{Event, EventFault};
@@ -17,38 +20,41 @@ use crate::domain::lane::DeferReason;
 use crate::domain::outcome::Reason;
 use crate::domain::subscription::DisabledReason;
 
-/// What became of an event that was understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventResult {
-    /// It leads to deliveries.
-    Accepted,
-    /// No subscription wants it.
-    Unmatched,
-    /// All its deliveries were settled before.
-    Duplicate,
-}
-
 /// An event was planned.
 pub struct EventPlanned<'a> {
     /// The event.
     pub event: &'a Event,
     /// What became of it.
     pub result: EventResult,
-    /// How many deliveries it leads to.
+    /// How many deliveries it leads to, as far as they are planned.
     pub deliveries: usize,
     /// From its timestamp to its being taken.
     pub age: Duration,
 }
 
+/// More of a wide event was planned: it counts as an event only once.
+pub struct RestPlanned {
+    /// How many deliveries it leads to.
+    pub deliveries: usize,
+}
+
+impl Emit for RestPlanned {
+    fn emit(self, told: &Told) {
+        told.metrics.planned.inc_by(count(self.deliveries));
+    }
+}
+
+fn count(of: usize) -> u64 {
+    u64::try_from(of).unwrap_or(u64::MAX)
+}
+
 impl Emit for EventPlanned<'_> {
-    fn emit(self, metrics: &Metrics) {
-        let result = match self.result {
-            EventResult::Accepted => "accepted",
-            EventResult::Unmatched => "unmatched",
-            EventResult::Duplicate => "duplicate",
-        };
-        metrics.events.with_label_values(&[result]).inc();
+    fn emit(self, told: &Told) {
+        let metrics = &told.metrics;
+        metrics.events.of(self.result).inc();
+        metrics.planned.inc_by(count(self.deliveries));
         metrics.event_age.observe(self.age.as_secs_f64());
+        let result = self.result.name();
         debug!(
             event = %self.event.id, tenant = %self.event.tenant, kind = %self.event.kind,
             result, deliveries = self.deliveries, "event planned"
@@ -60,11 +66,16 @@ impl Emit for EventPlanned<'_> {
 pub struct MessageQuarantined<'a> {
     /// Why.
     pub fault: &'a EventFault,
+    /// Whether it is a delivery that came back, and not an event.
+    pub is_delivery: bool,
 }
 
 impl Emit for MessageQuarantined<'_> {
-    fn emit(self, metrics: &Metrics) {
-        metrics.events.with_label_values(&["quarantined"]).inc();
+    fn emit(self, told: &Told) {
+        told.metrics.events.of(EventResult::Quarantined).inc();
+        if self.is_delivery {
+            told.count(Account::Quarantined, 1);
+        }
         warn!(reason = self.fault.reason.code(), error = %self.fault, "message quarantined");
     }
 }
@@ -76,15 +87,13 @@ pub struct AttemptFinished<'a> {
 }
 
 impl Emit for AttemptFinished<'_> {
-    fn emit(self, metrics: &Metrics) {
+    fn emit(self, told: &Told) {
         let attempt = self.attempt;
-        let outcome = attempt.reason.map_or("delivered", Reason::code);
+        let outcome = AttemptOutcome(attempt.reason);
         let seconds = attempt.timing.total.as_secs_f64();
-        metrics.attempts.with_label_values(&[outcome]).inc();
-        metrics
-            .attempt_duration
-            .with_label_values(&[outcome])
-            .observe(seconds);
+        told.metrics.attempts.of(outcome).inc();
+        told.metrics.attempt_duration.of(outcome).observe(seconds);
+        let outcome = outcome.name();
         info!(
             event = %attempt.event, delivery = %attempt.delivery,
             subscription = %attempt.subscription, attempt = attempt.number, outcome,
@@ -99,12 +108,12 @@ impl Emit for AttemptFinished<'_> {
 /// A request was refused because of its address.
 pub struct EgressBlocked {
     /// The rule that said no.
-    pub rule: &'static str,
+    pub rule: EgressRule,
 }
 
 impl Emit for EgressBlocked {
-    fn emit(self, metrics: &Metrics) {
-        metrics.egress_blocked.with_label_values(&[self.rule]).inc();
+    fn emit(self, told: &Told) {
+        told.metrics.egress_blocked.of(self.rule).inc();
     }
 }
 
@@ -115,11 +124,10 @@ pub struct Delivered {
 }
 
 impl Emit for Delivered {
-    fn emit(self, metrics: &Metrics) {
-        metrics
-            .deliveries
-            .with_label_values(&["delivered", "none"])
-            .inc();
+    fn emit(self, told: &Told) {
+        let metrics = &told.metrics;
+        metrics.deliveries.of(Ended::Delivered).inc();
+        told.count(Account::Delivered, 1);
         metrics.delivery_latency.observe(self.latency.as_secs_f64());
     }
 }
@@ -133,11 +141,10 @@ pub struct DeadLettered<'a> {
 }
 
 impl Emit for DeadLettered<'_> {
-    fn emit(self, metrics: &Metrics) {
-        metrics
-            .deliveries
-            .with_label_values(&["dead_lettered", self.reason.code()])
-            .inc();
+    fn emit(self, told: &Told) {
+        let ended = Ended::DeadLettered(self.reason);
+        told.metrics.deliveries.of(ended).inc();
+        told.count(Account::DeadLettered, 1);
         let delivery = self.delivery;
         warn!(
             event = %delivery.event.id, delivery = %delivery.id,
@@ -154,11 +161,8 @@ pub struct RetryScheduled {
 }
 
 impl Emit for RetryScheduled {
-    fn emit(self, metrics: &Metrics) {
-        metrics
-            .retries
-            .with_label_values(&[self.reason.code()])
-            .inc();
+    fn emit(self, told: &Told) {
+        told.metrics.retries.of(self.reason).inc();
     }
 }
 
@@ -169,11 +173,8 @@ pub struct Deferred {
 }
 
 impl Emit for Deferred {
-    fn emit(self, metrics: &Metrics) {
-        metrics
-            .deferrals
-            .with_label_values(&[self.reason.code()])
-            .inc();
+    fn emit(self, told: &Told) {
+        told.metrics.deferrals.of(self.reason).inc();
     }
 }
 
@@ -186,7 +187,8 @@ pub struct SubscriptionDisabled<'a> {
 }
 
 impl Emit for SubscriptionDisabled<'_> {
-    fn emit(self, _metrics: &Metrics) {
+    fn emit(self, told: &Told) {
+        told.metrics.disabled.of(self.reason).inc();
         warn!(
             subscription = %self.subscription, reason = self.reason.name(),
             "subscription disabled"
@@ -195,23 +197,40 @@ impl Emit for SubscriptionDisabled<'_> {
 }
 
 /// Compiled subscriptions were looked up.
-pub enum CacheRequest {
-    /// They were there.
-    Hit,
-    /// They were loaded.
-    Miss,
-    /// They could not be loaded.
-    Error,
-}
+pub struct CacheRequest(pub CacheResult);
 
 impl Emit for CacheRequest {
-    fn emit(self, metrics: &Metrics) {
-        let result = match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Error => "error",
-        };
-        metrics.cache_requests.with_label_values(&[result]).inc();
+    fn emit(self, told: &Told) {
+        told.metrics.cache_requests.of(self.0).inc();
+    }
+}
+
+/// What first becomes of deliveries is durable: they have begun.
+pub struct DeliveriesBegun {
+    /// How many.
+    pub count: u64,
+}
+
+impl Emit for DeliveriesBegun {
+    fn emit(self, told: &Told) {
+        told.count(Account::Begun, self.count);
+    }
+}
+
+/// The accounts over all processes were read.
+pub struct AccountsRead(pub Sums);
+
+impl Emit for AccountsRead {
+    fn emit(self, told: &Told) {
+        for account in Account::ALL {
+            let counter = told.metrics.accounted.of(account);
+            let sum = self.0.of(account);
+            // A store that lost them begins anew.
+            if sum < counter.get() {
+                counter.reset();
+            }
+            counter.inc_by(sum - counter.get());
+        }
     }
 }
 
@@ -225,7 +244,7 @@ pub struct StoreTrouble<'a> {
 }
 
 impl Emit for StoreTrouble<'_> {
-    fn emit(self, _metrics: &Metrics) {
+    fn emit(self, _told: &Told) {
         static TOLD: Seldom = Seldom::new();
         if TOLD.is_time(self.action, Instant::now()) {
             warn!(action = self.action, error = %self.error, "store trouble, trying again");
@@ -252,17 +271,17 @@ pub fn not_accepted(error: &std::io::Error) {
 
 /// A server that Carillon needs began to answer, or stopped.
 pub struct DependencyChanged<'a> {
-    /// `rabbitmq` or `redis`.
-    pub name: &'static str,
+    /// Which.
+    pub name: Dependency,
     /// Why it does not answer; `None` when it does.
     pub fault: Option<&'a dyn std::fmt::Display>,
 }
 
 impl Emit for DependencyChanged<'_> {
-    fn emit(self, metrics: &Metrics) {
-        let name = self.name;
-        let gauge = metrics.dependency_up.with_label_values(&[name]);
-        gauge.set(i64::from(self.fault.is_none()));
+    fn emit(self, told: &Told) {
+        let is_up = u64::from(self.fault.is_none());
+        told.metrics.dependency_up.set(self.name, is_up);
+        let name = self.name.name();
         match self.fault {
             None => info!(name, "connected"),
             Some(error) => warn!(name, %error, "not reachable, trying again"),
@@ -277,8 +296,9 @@ pub struct BrokerBlocked<'a> {
 }
 
 impl Emit for BrokerBlocked<'_> {
-    fn emit(self, metrics: &Metrics) {
-        metrics.broker_blocked.set(i64::from(self.reason.is_some()));
+    fn emit(self, told: &Told) {
+        let is_blocked = i64::from(self.reason.is_some());
+        told.metrics.broker_blocked.set(is_blocked);
         match self.reason {
             None => info!("RabbitMQ takes messages again"),
             Some(reason) => warn!(

@@ -1,65 +1,78 @@
 //! The metrics, with their names, labels and help (contract section 9).
 //!
-//! Labels take values of closed sets only: never a URL, a tenant or an id.
+//! The one source of what a scrape says of them and of `docs/metrics.md`. Labels take values of
+//! closed sets only (`labels.rs`), but for the series of single endpoints (`endpoints.rs`).
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, IntCounter, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::domain::delivery::DeadReason;
-use crate::domain::lane::DeferReason;
+use super::endpoints::EndpointSeries;
+use super::labels::{
+    AttemptOutcome, AttemptSeconds, CacheResult, Dependency, Ended, EventResult, LatencySeconds,
+    Queue, Stage,
+};
+use super::table::{Counters, Described, Distribution, Gauges, Histograms, Metric, metrics, text};
+use crate::domain::accounts::Account;
+use crate::domain::address::EgressRule;
+use crate::domain::lane::{DeferReason, Standing};
+use crate::domain::outcome::Reason;
+use crate::domain::subscription::DisabledReason;
 
-/// Upper bounds of attempt durations, in seconds: up to the longest timeout.
-const ATTEMPT_SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
-/// Upper bounds of latencies and ages, in seconds: up to the longest retry schedule.
-const LATENCY_SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 1800.0, 7200.0, 43_200.0, 172_800.0,
-];
+const BUILD_INFO: (&str, &str) = ("carillon_build_info", "The version that runs; always 1.");
 
-/// Every metric of the process.
-pub struct Metrics {
-    registry: Registry,
-    /// `carillon_events_total`
-    pub events: IntCounterVec,
-    /// `carillon_deliveries_total`
-    pub deliveries: IntCounterVec,
-    /// `carillon_attempts_total`
-    pub attempts: IntCounterVec,
-    /// `carillon_attempt_duration_seconds`
-    pub attempt_duration: HistogramVec,
-    /// `carillon_delivery_latency_seconds`
-    pub delivery_latency: prometheus::Histogram,
-    /// `carillon_event_age_seconds`
-    pub event_age: prometheus::Histogram,
-    /// `carillon_retries_total`
-    pub retries: IntCounterVec,
-    /// `carillon_deferrals_total`
-    pub deferrals: IntCounterVec,
-    /// `carillon_in_flight`
-    pub in_flight: IntGaugeVec,
-    /// `carillon_endpoints`
-    pub endpoints: IntGaugeVec,
-    /// `carillon_subscriptions_cached`
-    pub subscriptions_cached: IntGauge,
-    /// `carillon_cache_requests_total`
-    pub cache_requests: IntCounterVec,
-    /// `carillon_queue_messages`
-    pub queue_messages: IntGaugeVec,
-    /// `carillon_oldest_unsettled_seconds`
-    pub oldest_unsettled: Gauge,
-    /// `carillon_dependency_up`
-    pub dependency_up: IntGaugeVec,
-    /// `carillon_broker_blocked`
-    pub broker_blocked: IntGauge,
-    /// `carillon_audit_dropped_total`
-    pub audit_dropped: IntCounter,
-    /// `carillon_egress_blocked_total`
-    pub egress_blocked: IntCounterVec,
+metrics! {
+    /// Events taken, by what became of them.
+    events: Counters<EventResult> = "carillon_events_total",
+    /// Deliveries that accepted events led to when they were planned: events × matching
+    /// subscriptions.
+    planned: IntCounter = "carillon_deliveries_planned_total",
+    /// Deliveries that ended, by how and why.
+    deliveries: Counters<Ended> = "carillon_deliveries_total",
+    /// Deliveries that began and how they ended, over all replicas and restarts: every replica
+    /// tells the same, kept in the store and written every second. What began and has not ended
+    /// waits in a queue or is under way.
+    accounted: Counters<Account> = "carillon_accounted_deliveries_total",
+    /// Attempts, by outcome: delivered, or why not. Those of the Test action are among them.
+    attempts: Counters<AttemptOutcome> = "carillon_attempts_total",
+    /// How long attempts took, by outcome.
+    attempt_duration: Histograms<AttemptOutcome, AttemptSeconds> =
+        "carillon_attempt_duration_seconds",
+    /// From taking an event to its acknowledgement by the endpoint.
+    delivery_latency: Distribution<LatencySeconds> = "carillon_delivery_latency_seconds",
+    /// From an event's timestamp to its being taken.
+    event_age: Distribution<LatencySeconds> = "carillon_event_age_seconds",
+    /// Retries scheduled, by why the attempt failed.
+    retries: Counters<Reason> = "carillon_retries_total",
+    /// Deliveries put off without an attempt, by why.
+    deferrals: Counters<DeferReason> = "carillon_deferrals_total",
+    /// What is under way in this process, by stage: events and due deliveries that are taken and
+    /// not settled, deliveries held in lanes, requests.
+    in_flight: Gauges<Stage> = "carillon_in_flight",
+    /// Endpoints with recent traffic in this process, by state.
+    endpoints: Gauges<Standing> = "carillon_endpoints",
+    /// Subscriptions disabled by Carillon, by why.
+    disabled: Counters<DisabledReason> = "carillon_subscriptions_disabled_total",
+    /// Subscriptions kept compiled in memory.
+    subscriptions_cached: IntGauge = "carillon_subscriptions_cached",
+    /// Looks for compiled subscriptions, by result.
+    cache_requests: Counters<CacheResult> = "carillon_cache_requests_total",
+    /// Messages at rest, by queue; what a process has taken and not settled is in
+    /// `carillon_in_flight`. Every replica tells the same; a queue that cannot be counted is not
+    /// there.
+    queue_messages: Gauges<Queue> = "carillon_queue_messages",
+    /// Age of the oldest event that is taken and not settled.
+    oldest_unsettled: Gauge = "carillon_oldest_unsettled_seconds",
+    /// Whether a server that Carillon needs answers, and has what Carillon keeps there: 1 or 0.
+    dependency_up: Gauges<Dependency> = "carillon_dependency_up",
+    /// Whether RabbitMQ holds publishing because it is short of memory or disk.
+    broker_blocked: IntGauge = "carillon_broker_blocked",
+    /// Attempts that could not be kept in the audit log.
+    audit_dropped: IntCounter = "carillon_audit_dropped_total",
+    /// Requests refused because of their address, by rule.
+    egress_blocked: Counters<EgressRule> = "carillon_egress_blocked_total",
+    /// The worst endpoints, each by itself.
+    endpoint: EndpointSeries = "carillon_endpoint",
 }
 
 impl Metrics {
@@ -67,123 +80,34 @@ impl Metrics {
     ///
     /// # Errors
     /// When a name or label is not valid or is there twice.
-    // One table, read from top to bottom.
-    #[allow(clippy::too_many_lines)]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let build = GaugeVec::new(
-            Opts::new("carillon_build_info", "The version that runs; always 1."),
-            &["version"],
-        )?;
+        let (name, help) = BUILD_INFO;
+        let build = GaugeVec::new(Opts::new(name, help), &["version"])?;
         build
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
-        add(&registry, &build)?;
+        registry.register(Box::new(build))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
-        let make = Maker(&registry);
-        let metrics = Self {
-            events: make.counters(
-                "carillon_events_total",
-                "Events taken, by what became of them.",
-                &["result"],
-            )?,
-            deliveries: make.counters(
-                "carillon_deliveries_total",
-                "Deliveries that ended, by how and why.",
-                &["result", "reason"],
-            )?,
-            attempts: make.counters(
-                "carillon_attempts_total",
-                "Attempts, by outcome: delivered, or why not.",
-                &["outcome"],
-            )?,
-            attempt_duration: make.histograms(
-                "carillon_attempt_duration_seconds",
-                "How long attempts took, by outcome.",
-                ATTEMPT_SECONDS,
-                &["outcome"],
-            )?,
-            delivery_latency: make.histogram(
-                "carillon_delivery_latency_seconds",
-                "From taking an event to its acknowledgement by the endpoint.",
-                LATENCY_SECONDS,
-            )?,
-            event_age: make.histogram(
-                "carillon_event_age_seconds",
-                "From an event's timestamp to its being taken.",
-                LATENCY_SECONDS,
-            )?,
-            retries: make.counters(
-                "carillon_retries_total",
-                "Retries scheduled, by why the attempt failed.",
-                &["reason"],
-            )?,
-            deferrals: make.counters(
-                "carillon_deferrals_total",
-                "Deliveries put off without an attempt, by why.",
-                &["reason"],
-            )?,
-            in_flight: make.gauges(
-                "carillon_in_flight",
-                "What is under way, by stage: events and due deliveries not settled, deliveries held in lanes, requests.",
-                &["stage"],
-            )?,
-            endpoints: make.gauges(
-                "carillon_endpoints",
-                "Endpoints with recent traffic, by state.",
-                &["state"],
-            )?,
-            subscriptions_cached: {
-                let help = "Subscriptions kept compiled in memory.";
-                let gauge = IntGauge::new("carillon_subscriptions_cached", help)?;
-                add(&registry, &gauge)?;
-                gauge
-            },
-            cache_requests: make.counters(
-                "carillon_cache_requests_total",
-                "Look-ups of compiled subscriptions, by result.",
-                &["result"],
-            )?,
-            queue_messages: make.gauges(
-                "carillon_queue_messages",
-                "Messages at rest, by queue.",
-                &["queue"],
-            )?,
-            oldest_unsettled: {
-                let help = "Age of the oldest event that is taken and not settled.";
-                let gauge = Gauge::new("carillon_oldest_unsettled_seconds", help)?;
-                add(&registry, &gauge)?;
-                gauge
-            },
-            dependency_up: make.gauges(
-                "carillon_dependency_up",
-                "Whether a server that Carillon needs answers: 1 or 0.",
-                &["name"],
-            )?,
-            broker_blocked: {
-                let help = "Whether RabbitMQ holds publishing because it is short of memory or disk.";
-                let gauge = IntGauge::new("carillon_broker_blocked", help)?;
-                add(&registry, &gauge)?;
-                gauge
-            },
-            audit_dropped: {
-                let help = "Attempts that could not be kept in the audit log.";
-                let counter = IntCounter::new("carillon_audit_dropped_total", help)?;
-                add(&registry, &counter)?;
-                counter
-            },
-            egress_blocked: make.counters(
-                "carillon_egress_blocked_total",
-                "Requests refused because of their address, by rule.",
-                &["reason"],
-            )?,
-            registry,
-        };
-        metrics.begin_at_zero();
-        Ok(metrics)
+        Self::make(registry)
+    }
+
+    /// Every metric of Carillon's own, as the reference tells of it.
+    pub fn described() -> Vec<Described> {
+        let mut all = Self::table();
+        all.retain(|described| described.name != EndpointSeries::NAME);
+        all.extend(EndpointSeries::described());
+        let (name, help) = BUILD_INFO;
+        all.push(Described {
+            name,
+            kind: "gauge",
+            help: help.to_owned(),
+            labels: vec![("version", Vec::new())],
+        });
+        all
     }
 
     /// All metrics in the Prometheus text format.
@@ -195,89 +119,6 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
-
-    /// Series that alerts look at are there from the start, so that their first rise is one.
-    fn begin_at_zero(&self) {
-        for result in ["accepted", "unmatched", "duplicate", "quarantined"] {
-            self.events.with_label_values(&[result]);
-        }
-        self.deliveries.with_label_values(&["delivered", "none"]);
-        for reason in DeadReason::ALL {
-            self.deliveries
-                .with_label_values(&["dead_lettered", reason.code()]);
-        }
-        for reason in DeferReason::ALL {
-            self.deferrals.with_label_values(&[reason.code()]);
-        }
-        self.attempts.with_label_values(&["delivered"]);
-        for result in ["hit", "miss", "error"] {
-            self.cache_requests.with_label_values(&[result]);
-        }
-        for stage in ["events", "deliveries", "held", "requests"] {
-            self.in_flight.with_label_values(&[stage]);
-        }
-        for state in ["healthy", "throttled", "open", "paused"] {
-            self.endpoints.with_label_values(&[state]);
-        }
-    }
-}
-
-fn add<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: &C,
-) -> Result<(), prometheus::Error> {
-    registry.register(Box::new(metric.clone()))
-}
-
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-        add(self.0, &metric)?;
-        Ok(metric)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        add(self.0, &metric)?;
-        Ok(metric)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        bounds: &[f64],
-        labels: &[&str],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-        let metric = HistogramVec::new(options, labels)?;
-        add(self.0, &metric)?;
-        Ok(metric)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        bounds: &[f64],
-    ) -> Result<prometheus::Histogram, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-        let metric = prometheus::Histogram::with_opts(options)?;
-        add(self.0, &metric)?;
-        Ok(metric)
-    }
 }
 
 #[cfg(test)]
@@ -287,10 +128,26 @@ mod tests {
     #[test]
     fn the_table_registers_and_renders() {
         let metrics = Metrics::new().unwrap();
-        metrics.events.with_label_values(&["accepted"]).inc();
+        metrics.events.of(EventResult::Accepted).inc();
         let text = metrics.render().unwrap();
         assert!(text.contains("carillon_events_total{result=\"accepted\"} 1"));
         assert!(text.contains("carillon_build_info{version="));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    /// An alert on a rise needs what it rises from.
+    #[test]
+    fn counters_begin_at_zero() {
+        let text = Metrics::new().unwrap().render().unwrap();
+        for line in [
+            "carillon_events_total{result=\"quarantined\"} 0",
+            "carillon_deliveries_total{reason=\"none\",result=\"delivered\"} 0",
+            "carillon_deliveries_total{reason=\"gone\",result=\"dead_lettered\"} 0",
+            "carillon_attempts_total{outcome=\"timeout\"} 0",
+            "carillon_retries_total{reason=\"server_error\"} 0",
+            "carillon_audit_dropped_total 0",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}");
+        }
     }
 }

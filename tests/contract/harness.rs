@@ -17,8 +17,8 @@ use carillon::domain::signature::{Secret, Secrets};
 use carillon::domain::subscription::Subscription;
 use carillon::domain::timestamp::UnixMillis;
 use carillon::ports::{
-    AuditLog, Backend, DeadLetterQueue, EndpointHealth, EventMessage, Inbox, Ledger, Outbox,
-    Parcel, QuarantineQueue, StoredSubscription, SubscriptionStore, Taken,
+    Accounts, AuditLog, Backend, DeadLetterQueue, EndpointHealth, EventMessage, Inbox, Ledger,
+    Outbox, Parcel, QuarantineQueue, StoredSubscription, SubscriptionStore, Taken,
 };
 
 /// A backend under test.
@@ -77,6 +77,7 @@ pub struct Store {
     pub outbox: Arc<dyn Outbox>,
     pub ledger: Arc<dyn Ledger>,
     pub health: Arc<dyn EndpointHealth>,
+    pub accounts: Arc<dyn Accounts>,
     pub subscriptions: Arc<dyn SubscriptionStore>,
     pub audit: Arc<dyn AuditLog>,
     pub dead_letters: Arc<dyn DeadLetterQueue>,

@@ -134,6 +134,7 @@ impl Harness for ProductionHarness {
             outbox: rabbit(),
             ledger: redis(),
             health: redis(),
+            accounts: redis(),
             subscriptions: redis(),
             audit: redis(),
             dead_letters: rabbit(),

@@ -73,6 +73,7 @@ impl Harness for SqliteHarness {
             outbox: sqlite(),
             ledger: sqlite(),
             health: sqlite(),
+            accounts: sqlite(),
             subscriptions: sqlite(),
             audit: sqlite(),
             dead_letters: sqlite(),

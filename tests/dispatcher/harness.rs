@@ -387,18 +387,41 @@ impl Api {
         line.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
+    /// The sum of some metrics at one moment.
+    pub async fn sum(&self, all_series: &[&str]) -> f64 {
+        let (status, text) = self.ops("/metrics").await;
+        assert_eq!(status, 200);
+        let value = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            all_series
+                .contains(&series)
+                .then(|| value.parse::<f64>().unwrap())
+        };
+        text.lines().filter_map(value).sum()
+    }
+
+    /// Deliveries that wait or are under way again.
+    pub async fn waiting(&self) -> f64 {
+        self.sum(&[
+            "carillon_queue_messages{queue=\"deliveries\"}",
+            "carillon_queue_messages{queue=\"wait\"}",
+            "carillon_in_flight{stage=\"deliveries\"}",
+        ])
+        .await
+    }
+
     /// Waits until all that was published is delivered, given up or quarantined.
     pub async fn settled(&self) {
         let mut looks = 0;
         poll_until("everything settled", async || {
             looks += 1;
-            for of in ["events", "deliveries"] {
-                let queued = format!("carillon_queue_messages{{queue=\"{of}\"}}");
-                let in_flight = format!("carillon_in_flight{{stage=\"{of}\"}}");
-                if self.metric(&queued).await + self.metric(&in_flight).await > 0.0 {
-                    looks = 0;
-                    return None;
-                }
+            let events = [
+                "carillon_queue_messages{queue=\"events\"}",
+                "carillon_in_flight{stage=\"events\"}",
+            ];
+            if self.sum(&events).await > 0.0 || self.waiting().await > 0.0 {
+                looks = 0;
+                return None;
             }
             (looks >= Place::SETTLED_LOOKS).then_some(())
         })

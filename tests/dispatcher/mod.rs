@@ -5,6 +5,7 @@ pub mod harness;
 pub mod hooks;
 
 mod apply;
+mod books;
 mod conditional;
 mod console;
 mod declare;

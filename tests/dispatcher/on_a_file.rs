@@ -45,7 +45,7 @@ async fn a_due_delivery_that_is_damaged_is_put_aside() {
     poll_until("three retries wait", async || {
         let waiting = carillon
             .api
-            .metric("carillon_queue_messages{queue=\"deliveries\"}");
+            .metric("carillon_queue_messages{queue=\"wait\"}");
         (waiting.await >= 3.0).then_some(())
     })
     .await;

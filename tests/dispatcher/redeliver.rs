@@ -206,9 +206,7 @@ async fn a_retry_goes_on_waiting() {
     api.publish(&event("e")).await;
     let waiting = async |count: f64| {
         poll_until("deliveries to wait", async || {
-            let queued = "carillon_queue_messages{queue=\"deliveries\"}";
-            let held = "carillon_in_flight{stage=\"deliveries\"}";
-            let all = api.metric(queued).await + api.metric(held).await;
+            let all = api.waiting().await;
             (all == count).then_some(())
         })
         .await;

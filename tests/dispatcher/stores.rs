@@ -192,6 +192,7 @@ fn over(setup: &Setup, state: State) -> (axum::Router, Arc<Fickle>) {
         ledger: store.clone(),
         rates: None,
         health: store.clone(),
+        accounts: store.clone(),
         subscriptions: fickle.clone(),
         audit: store.clone(),
         dead_letters: store.clone(),
@@ -201,6 +202,7 @@ fn over(setup: &Setup, state: State) -> (axum::Router, Arc<Fickle>) {
     };
     let api = router(Arc::new(ApiContext {
         ports,
+        telemetry: carillon::telemetry::Telemetry::new().unwrap(),
         tester: Arc::new(NoTester),
         insight: Arc::new(NoTester),
         embed_in: Vec::new(),

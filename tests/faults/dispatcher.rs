@@ -210,7 +210,7 @@ impl Metrics {
             held,
             requests,
         } = self.in_flight();
-        let queued = self.queue("events") + self.queue("deliveries");
+        let queued = self.queue("events") + self.queue("deliveries") + self.queue("wait");
         queued + events + deliveries + held + requests == 0
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use carillon::adapters::rabbitmq::{RabbitError, RabbitSettings, TopologyError};
 use carillon::ports::Backend as _;
+use carillon::telemetry::labels::Dependency;
 
 use crate::harness::{Place, put_events, take_events};
 use crate::services::Broker;
@@ -72,7 +73,7 @@ async fn a_wrong_password_and_a_missing_virtual_host_are_told() {
     assert!(!password.contains("not-this-one"), "{password}");
     assert!(host.contains("virtual host in `broker.url`"), "{host}");
     let up = &place.telemetry.metrics().dependency_up;
-    assert_eq!(up.with_label_values(&["rabbitmq"]).get(), 0);
+    assert_eq!(up.get(Dependency::RabbitMq), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use carillon::adapters::rabbitmq::Rabbit;
 use carillon::ports::{Backend as _, Inbox as _, Ledger as _, Outbox as _, Parcel};
+use carillon::telemetry::labels::Dependency;
 
 use crate::harness::{
     PATIENCE, Place, dead, delivered, delivery, due_now, event, event_of, now, number_of,
@@ -107,19 +108,18 @@ async fn while_it_is_refused_puts_fail_soon() {
     } = cuttable("").await;
     put_events(&rabbit, 0..10).await;
     let held = take_events(&rabbit, 10).await;
-    let up = place
-        .telemetry
-        .metrics()
-        .dependency_up
-        .with_label_values(&["rabbitmq"]);
-    assert_eq!(up.get(), 1);
+    let is_up = || {
+        let up = &place.telemetry.metrics().dependency_up;
+        up.get(Dependency::RabbitMq)
+    };
+    assert_eq!(is_up(), 1);
     proxy.refuse().await;
     proxy.cut().await;
     until("it is noticed", PATIENCE, async || {
         rabbit.ready().await.is_err()
     })
     .await;
-    until("it is told", PATIENCE, async || up.get() == 0).await;
+    until("it is told", PATIENCE, async || is_up() == 0).await;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {
         let asked = Instant::now();
@@ -137,7 +137,7 @@ async fn while_it_is_refused_puts_fail_soon() {
     proxy.accept().await;
     let took = until_ready(&rabbit).await;
     assert!(took < Duration::from_secs(8), "{took:?}");
-    until("it is told", PATIENCE, async || up.get() == 1).await;
+    until("it is told", PATIENCE, async || is_up() == 1).await;
     // The receipts are of a connection that is gone: all come again.
     for taken in held {
         taken.receipt.ack();

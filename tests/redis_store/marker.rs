@@ -1,10 +1,12 @@
 //! The marker: who makes it, and what its absence means.
 
 use carillon::ports::{Backend as _, StoreError, SubscriptionStore as _};
+use carillon::telemetry::labels::Dependency;
 
 use crate::changes::Heard;
 use crate::harness::{
-    PATIENCE, descriptions, id, looked, open, prefix, scope, subscription, unavailable, until,
+    PATIENCE, descriptions, id, looked, open, open_with, prefix, scope, settings, subscription,
+    unavailable, until,
 };
 use crate::services::{self, RedisServer};
 
@@ -76,6 +78,27 @@ async fn a_loss_is_no_new_beginning() {
     assert_eq!(descriptions(&redis.of_scope(&acme).await.unwrap()), ["c"]);
     redis.ready().await.unwrap();
     redis.put(subscription("acme", 4, "d"), None).await.unwrap();
+}
+
+/// A Redis that answers and has lost everything does not count as up.
+#[tokio::test]
+async fn the_metric_tells_of_a_loss() {
+    let server = RedisServer::start().await;
+    let settings = settings(&server.url(), "c");
+    let redis = open_with(settings.clone()).await;
+    let up = async |expected: i64| {
+        until("the metric tells", PATIENCE, async || {
+            let gauge = &settings.telemetry.metrics().dependency_up;
+            gauge.get(Dependency::Redis) == expected
+        })
+        .await;
+    };
+    redis.put(subscription("acme", 1, ""), None).await.unwrap();
+    up(1).await;
+    server.cli(&["flushall"]).await;
+    up(0).await;
+    assert!(redis.init().await.unwrap());
+    up(1).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,11 @@ impl Replicas {
         }
     }
 
+    /// What this one is known by.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// How many there were when Redis was last asked, this one included.
     pub(super) fn count(&self) -> u32 {
         self.count.load(Ordering::Relaxed)

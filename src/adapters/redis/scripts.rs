@@ -224,6 +224,24 @@ end
 return #ARGV / 2
 ";
 
+/// Adds what is new of what a process has counted. `KEYS`: the sums, what it said last. `ARGV`: how
+/// long that is kept, in milliseconds; for each account: name, how much. Answers the sums.
+const ACCOUNT: &str = r"
+local sums = {}
+for i = 2, #ARGV, 2 do
+  local name, own = ARGV[i], ARGV[i + 1]
+  local said = redis.call('HGET', KEYS[2], name) or '0'
+  local more = tonumber(own) - tonumber(said)
+  if more > 0 then
+    redis.call('HINCRBY', KEYS[1], name, string.format('%.0f', more))
+    redis.call('HSET', KEYS[2], name, own)
+  end
+  sums[#sums + 1] = redis.call('HGET', KEYS[1], name) or '0'
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+return sums
+";
+
 /// Takes requests of one endpoint's rate. `KEYS`: the time at which its debt is over, in
 /// microseconds. `ARGV`: interval, burst, how many are wanted, least debt; times in
 /// microseconds. Answers: how many are granted, the debt with them.
@@ -277,6 +295,7 @@ pub(super) struct Scripts {
     pub(super) get: ::redis::Script,
     pub(super) failed: SmallScript,
     pub(super) succeeded: SmallScript,
+    pub(super) account: SmallScript,
     pub(super) take: SmallScript,
     pub(super) register: SmallScript,
 }
@@ -300,6 +319,7 @@ impl Scripts {
             get: ::redis::Script::new(GET),
             failed: SmallScript::new(FAILED, 2),
             succeeded: SmallScript::new(SUCCEEDED, 1),
+            account: SmallScript::new(ACCOUNT, 2),
             take: SmallScript::new(TAKE, 1),
             register: SmallScript::new(REGISTER, 1),
         }

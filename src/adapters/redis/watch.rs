@@ -17,6 +17,7 @@ use super::changes::Change;
 use super::target::{Conn, within};
 use crate::ports::StoreError;
 use crate::telemetry::events::DependencyChanged;
+use crate::telemetry::labels::Dependency;
 
 /// How often Redis is asked how it is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -59,10 +60,7 @@ pub(super) async fn keep_connected(core: Arc<Core>) {
     loop {
         let conn = connect(&core).await;
         core.link.up(conn.clone());
-        core.settings.telemetry.emit(DependencyChanged {
-            name: "redis",
-            fault: None,
-        });
+        core.tell_up();
         let fault = look_after(&core, conn).await;
         lost(&core, &fault);
     }
@@ -70,10 +68,7 @@ pub(super) async fn keep_connected(core: Arc<Core>) {
 
 fn lost(core: &Core, fault: &str) {
     core.link.down(fault.to_owned());
-    core.settings.telemetry.emit(DependencyChanged {
-        name: "redis",
-        fault: Some(&fault),
-    });
+    core.tell_down(&fault);
 }
 
 /// A connection that answers, however long it takes.
@@ -143,18 +138,36 @@ impl Core {
         })
     }
 
-    /// Takes note of how Redis is; logs what changed.
+    /// Redis answers; without our data that is as if it did not.
+    fn tell_up(&self) {
+        if !self.unmarked.load(Ordering::Acquire) {
+            let (name, fault) = (Dependency::Redis, None);
+            self.settings
+                .telemetry
+                .emit(DependencyChanged { name, fault });
+        }
+    }
+
+    /// Redis does not answer, or has lost our data.
+    fn tell_down(&self, why: &dyn std::fmt::Display) {
+        let (name, fault) = (Dependency::Redis, Some(why));
+        self.settings
+            .telemetry
+            .emit(DependencyChanged { name, fault });
+    }
+
+    /// Takes note of how Redis is; tells what changed.
     fn note(&self, seen: &Seen) {
         match &seen.marker {
             Some(marker) => {
                 if self.unmarked.swap(false, Ordering::AcqRel) {
-                    tracing::info!("Redis holds Carillon data");
+                    self.tell_up();
                 }
                 self.changes.in_epoch(marker);
             }
             None => {
                 if !self.unmarked.swap(true, Ordering::AcqRel) {
-                    tracing::warn!("{}", self.no_marker());
+                    self.tell_down(&self.no_marker());
                 }
             }
         }

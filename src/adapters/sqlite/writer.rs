@@ -130,15 +130,17 @@ impl Shared {
         locked(&self.trouble).clone().map_or(Ok(()), Err)
     }
 
-    pub(super) fn sizes(&self) -> Vec<(&'static str, u64)> {
-        let sizes = [
-            ("events", &self.events),
-            ("deliveries", &self.deliveries),
-            ("dead-letters", &self.dead_letters),
-            ("quarantine", &self.quarantine),
-        ];
-        let read = |(name, size): (_, &AtomicU64)| (name, size.load(Ordering::Relaxed));
-        sizes.into_iter().map(read).collect()
+    /// How much is in each queue, of whose deliveries so many are due.
+    pub(super) fn sizes(&self, due: u64) -> Vec<(&'static str, u64)> {
+        let read = |size: &AtomicU64| size.load(Ordering::Relaxed);
+        let all = read(&self.deliveries);
+        vec![
+            ("events", read(&self.events)),
+            ("deliveries", due.min(all)),
+            ("wait", all.saturating_sub(due)),
+            ("dead-letters", read(&self.dead_letters)),
+            ("quarantine", read(&self.quarantine)),
+        ]
     }
 
     pub(super) fn listen(&self, listener: Listener) {

@@ -96,7 +96,8 @@ impl OverviewPage {
     fn queues(&self) -> Vec<(&'static str, u64)> {
         let named = [
             ("events", "Events waiting"),
-            ("deliveries", "Deliveries waiting"),
+            ("deliveries", "Deliveries due"),
+            ("wait", "Deliveries waiting"),
             ("dead-letters", "Dead letters"),
             ("quarantine", "In quarantine"),
         ];

@@ -34,7 +34,10 @@ pub fn is_settled(metrics: &str, published: u64) -> bool {
     let taken: u64 = series(metrics, "carillon_events_total").values().sum();
     let waiting: u64 = series(metrics, "carillon_queue_messages")
         .iter()
-        .filter(|(labels, _)| labels.contains("\"events\"") || labels.contains("\"deliveries\""))
+        .filter(|(labels, _)| {
+            let queue = label(labels, "queue");
+            ["events", "deliveries", "wait"].contains(&queue.as_str())
+        })
         .map(|(_, value)| value)
         .sum();
     let in_flight: u64 = series(metrics, "carillon_in_flight").values().sum();

@@ -31,6 +31,34 @@ pub enum CircuitState {
     HalfOpen,
 }
 
+/// How an endpoint does, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Without trouble.
+    Healthy,
+    /// At its rate or window: deliveries wait for it.
+    Throttled,
+    /// It fails, and its circuit is not closed.
+    Open,
+    /// It asked to be left alone.
+    Paused,
+}
+
+impl Standing {
+    /// Every one, the best first.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Throttled, Self::Open, Self::Paused];
+
+    /// The word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Throttled => "throttled",
+            Self::Open => "open",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 impl CircuitState {
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -38,6 +66,21 @@ impl CircuitState {
             Self::Closed => "closed",
             Self::Open(_) => "open",
             Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+impl LaneState {
+    /// The same in one word.
+    pub fn standing(&self) -> Standing {
+        if self.paused_for.is_some() {
+            Standing::Paused
+        } else if self.circuit != CircuitState::Closed {
+            Standing::Open
+        } else if self.held > 0 {
+            Standing::Throttled
+        } else {
+            Standing::Healthy
         }
     }
 }
