@@ -23,6 +23,7 @@ async fn a_replica_joins_and_the_first_one_leaves() {
     let status = first.terminate().await;
     assert!(status.success(), "the first one ended with {status}");
     let again = publishing.await.unwrap();
+    scene.balanced(&second).await;
     let count = scene.finish(second).await;
     let more = format!(
         "{again} published again; before the SIGTERM [{}], beside it [{}]",

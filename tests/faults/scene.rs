@@ -154,6 +154,23 @@ impl Scene {
         until_true("deliveries to arrive", have_arrived).await;
     }
 
+    /// Waits until the books say, over all replicas there were, that each delivery began once and
+    /// ended.
+    pub async fn balanced(&self, dispatcher: &Dispatcher) {
+        let wanted = expected((0..EVENTS).map(name)).len();
+        until("the books to balance", async || {
+            let metrics = dispatcher.try_metrics().await?;
+            let of = |account: &str| {
+                metrics.value(&format!(
+                    "carillon_accounted_deliveries_total{{account=\"{account}\"}}"
+                ))
+            };
+            let ended = of("delivered") + of("dead_lettered") + of("quarantined");
+            ((of("begun"), ended) == (wanted, wanted)).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until nothing is on its way, ends the dispatcher, and counts.
     pub async fn finish(&self, dispatcher: Dispatcher) -> Count {
         self.finish_with(dispatcher, EVENTS).await
