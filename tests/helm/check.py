@@ -15,6 +15,7 @@ import yaml
 
 import chart
 from chart import CHART, KUBERNETES, ROOT, Refused, container_of, of_kind, pod_of, template, workload
+from results import Results
 
 # Kinds that other operators bring; their schemas are not Kubernetes'.
 CUSTOM = {"ExternalSecret", "ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "RabbitmqCluster"}
@@ -413,7 +414,7 @@ def checkov():
 
 
 def main():
-    results = chart.Results()
+    results = Results()
     helm3 = os.environ["HELM3"]
     for look in (document_is_current, schema_has_every_key, policy_is_the_guards, allowed_networks_are_reachable,
                  pods_roll_when_config_changes, deployment_rolls_without_a_gap, embedded_is_one, scaling_leaves_replicas_alone,

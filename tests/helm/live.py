@@ -25,6 +25,7 @@ import pika
 
 import chart
 from chart import container_of, of_kind, pod_of, template, workload
+from results import Results
 
 BROKER, REDIS = os.environ["CARILLON_TEST_BROKER_URL"], os.environ["CARILLON_TEST_REDIS_URL"]
 TOKEN = "an-admin-token-for-tests-only-0123456789"
@@ -32,7 +33,12 @@ TOKEN = "an-admin-token-for-tests-only-0123456789"
 PREFIX = f"helm-{secrets.token_hex(4)}"
 QUEUES = ("events", "deliveries", "dead-letters", "quarantine")
 # The load: events a second, for so long, spread over some endpoints that take their time.
-RATE, LOAD_SECONDS, TENANTS, ANSWER_SECONDS = 200, 40, 4, 0.05
+RATE, LOAD_SECONDS, TENANTS = 200, 40, 4
+
+
+def answer_seconds(n):
+    """How long the receiver thinks about an event: one in fifty takes longer than a drain without it would."""
+    return 2 if n % 50 == 0 else 0.05
 
 
 def free_port():
@@ -159,7 +165,7 @@ class Receiver:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                time.sleep(ANSWER_SECONDS)
+                time.sleep(answer_seconds(body["data"]["n"]))
                 with outer.lock:
                     outer.ids[self.headers["webhook-id"]] += 1
                     outer.events[body["data"]["n"]] += 1
@@ -254,24 +260,26 @@ def clean_up():
     """Takes away what was declared and written."""
     connection = pika.BlockingConnection(pika.URLParameters(BROKER))
     out = connection.channel()
-    ladder = [f"wait.{ms}" for ms in wait_queues()]
-    for queue in (*QUEUES, *ladder):
+    for queue in (*QUEUES, *(f"wait.{ms}" for ms in ladder())):
         out.queue_delete(f"{PREFIX}.{queue}")
     for exchange in ("events", "unrouted", "notices"):
         out.exchange_delete(f"{PREFIX}.{exchange}")
     connection.close()
+    forget = "for _, key in ipairs(redis.call('keys', ARGV[1])) do redis.call('unlink', key) end"
+    subprocess.run(["redis-cli", "-u", REDIS, "eval", forget, "0", f"*{PREFIX}*"], check=True, stdout=subprocess.DEVNULL)
 
 
-def wait_queues():
-    """The steps of the ladder, from the program's own source."""
-    import re
-    text = (chart.ROOT / "src/adapters/rabbitmq/topology.rs").read_text()
-    steps = re.search(r"const \w*(?:LADDER|STEPS|WAITS)\w*.*?=\s*&?\[(.*?)\];", text, flags=re.S)
-    return [int(n.replace("_", "")) for n in re.findall(r"[\d_]+", steps[1])] if steps else []
+def ladder():
+    """Milliseconds of the queues to wait in, as src/adapters/rabbitmq/names.rs has them."""
+    step, longest = 250, 24 * 3_600_000
+    while step < longest:
+        yield step
+        step = min(step + step // 4, longest)
+    yield longest
 
 
 def main():
-    results = chart.Results()
+    results = Results()
     with tempfile.TemporaryDirectory() as folder:
         if sys.argv[1:] == ["rolling"]:
             results.check("rolling restart", rolling, folder)
