@@ -96,6 +96,26 @@ $(SCHEMATHESIS):
 openapi-lint: ## Lint docs/openapi.json (needs Node.js and the network)
 	npx --yes @redocly/cli@$(REDOCLY_VERSION) lint docs/openapi.json
 
+test-helm: ## The chart: rendered, validated, and run against RabbitMQ and Redis (needs Python, Node.js and the network)
+	tests/helm/run.sh
+
+test-rolling: ## Three replicas from the chart, replaced one by one under load: nothing lost, nothing twice
+	tests/helm/run.sh rolling
+
+test-deploy: ## Image, compose.yaml and workflows: linted, and run as far as that goes without an engine
+	tests/deploy/run.sh
+
+helm-docs: ## Write the values in helm/carillon/README.md and the schema of `config` again
+	tests/helm/run.sh docs
+
+compose-up: ## Carillon with RabbitMQ, Redis, Prometheus, Grafana and a receiver, in Docker
+	docker/env.sh
+	docker compose --file docker/compose.yaml up --build --detach --wait carillon receiver prometheus grafana
+	@echo "http://127.0.0.1:8080 (console: ADMIN_TOKEN of docker/.env), :3000 (Grafana: admin, GRAFANA_PASSWORD), :9090, :15672"
+
+compose-down: ## Stop it; what it holds stays in its volumes
+	docker compose --file docker/compose.yaml down
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -118,4 +138,4 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 .PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-audit bench-lanes fuzz schemathesis \
-	openapi-lint build docs man fmt clean
+	openapi-lint test-helm test-rolling test-deploy helm-docs compose-up compose-down build docs man fmt clean
