@@ -26,9 +26,10 @@ use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
-use crate::domain::timestamp::UnixMillis;
+use crate::domain::trace::TraceContext;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
 use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
+use crate::telemetry::spans::{DeliveryTaken, EventTaken, FaultyTaken, Planning, Traced};
 
 /// Most messages taken at once.
 const BATCH: usize = 256;
@@ -105,6 +106,11 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
             codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
         match decoded {
             Err(fault) => {
+                let span = context.telemetry.begin(FaultyTaken {
+                    bytes: message.body.len(),
+                    traceparent: message.traceparent.as_deref(),
+                });
+                span.failed(fault.reason.code());
                 let Waiting { taken, slot } = waiting;
                 faulty.push((taken.message, fault, (taken.receipt, slot)));
             }
@@ -124,7 +130,9 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
 /// Takes the event out of its message, if nobody else in this process has it; its ticket
 /// releases the claim.
 fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) -> Option<Unplanned> {
-    let ports = &pipeline.context.ports;
+    let Context {
+        ports, telemetry, ..
+    } = &*pipeline.context;
     let now = ports.clock.now();
     let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
     let in_flight = Arc::clone(&pipeline.intake);
@@ -139,9 +147,16 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
             .map_or(*event_key, |after| LedgerKey::of_rest(*event_key, after)),
         again: taken.message.again,
     };
+    let span = telemetry.begin(EventTaken {
+        event: &event,
+        bytes: taken.message.body.len(),
+        traceparent: taken.message.traceparent.as_deref(),
+        continues: after.is_some(),
+    });
     let begun = Arc::new(AtomicBool::new(false));
-    let is_begun = Arc::clone(&begun);
-    let ticket = Ticket::open(taken.receipt, move |_| {
+    let (is_begun, until_closed) = (Arc::clone(&begun), span.clone());
+    let ticket = Ticket::open(taken.receipt, move |acknowledged| {
+        until_closed.closed(acknowledged);
         drop(slot);
         if is_begun.load(Ordering::Acquire) {
             ledger.end(chunk.chunk);
@@ -155,6 +170,7 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
         chunk,
         begun,
         settled: Vec::new(),
+        span,
         ticket,
     })
 }
@@ -201,7 +217,12 @@ fn put_aside<T: Send + 'static>(
         let at = context.ports.clock.now();
         let (mut parcels, mut held) = (Vec::new(), Vec::new());
         for (message, fault, holds) in faulty {
-            context.telemetry.emit(MessageQuarantined { fault: &fault });
+            let trace = message.traceparent.as_deref().and_then(TraceContext::parse);
+            let told = MessageQuarantined {
+                fault: &fault,
+                trace,
+            };
+            context.telemetry.emit(told);
             let quarantined = Quarantined { message, fault, at };
             parcels.push(Parcel::Quarantine(quarantined));
             held.push(holds);
@@ -285,6 +306,7 @@ struct Unplanned {
     /// Whether it is this process's, so that its end is to be told.
     begun: Arc<AtomicBool>,
     settled: Vec<SubscriptionId>,
+    span: Traced,
     ticket: Ticket,
 }
 
@@ -305,6 +327,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         event,
         message,
         settled,
+        span,
         ticket,
         ..
     } = unplanned;
@@ -318,15 +341,27 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         traceparent: message.traceparent.as_deref().map(Into::into),
     });
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
+    let planning = context.telemetry.begin(Planning { within: &span });
     let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
         Ok(planned) => planned,
-        Err(fault) => return put_aside(pipeline, vec![(message, fault, ticket)], Ticket::settle),
+        Err(fault) => {
+            planning.failed(fault.reason.code());
+            span.failed(fault.reason.code());
+            return put_aside(pipeline, vec![(message, fault, ticket)], Ticket::settle);
+        }
     };
-    report(context, &event, &planned, now, after.is_some());
+    if after.is_none() {
+        report(context, &event, &planned, &facts, &span);
+    }
     let count = planned.deliveries.len();
-    let work = |delivery| Work {
-        delivery,
-        ticket: ticket.another(),
+    planning.planned(count, planned.settled, planned.continue_after.is_some());
+    drop(planning);
+    let work = |mut delivery| {
+        span.leads_to(&mut delivery);
+        Work {
+            delivery,
+            ticket: ticket.another(),
+        }
     };
     if count > 0
         && let Some(after) = pipeline.intake.excess(&event.tenant)
@@ -346,6 +381,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     };
     let rest = EventMessage {
         resume_after: Some(after),
+        traceparent: (span.context().map(|context| context.to_string())).or(message.traceparent),
         again: false,
         ..message
     };
@@ -388,11 +424,8 @@ fn scopes_in_memory(context: &Context, tenant: &TenantId) -> Option<[Arc<Compile
     ])
 }
 
-/// Continuations are the same event: they are not counted again.
-fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, continues: bool) {
-    if continues {
-        return;
-    }
+/// Tells of a planned event; not of its continuations, which are the same event.
+fn report(context: &Context, event: &Event, plan: &Plan, facts: &EventFacts, span: &Traced) {
     let deliveries = plan.deliveries.len();
     let result = match (deliveries, plan.settled) {
         (0, 0) if plan.continue_after.is_none() => EventResult::Unmatched,
@@ -403,7 +436,8 @@ fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, contin
         event,
         result,
         deliveries,
-        age: now.since(event.timestamp.at()),
+        age: facts.taken_at.since(event.timestamp.at()),
+        trace: span.context().or_else(|| facts.trace()),
     });
 }
 
@@ -431,7 +465,7 @@ async fn take_due(
 /// Brings one due delivery to its lane.
 fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePermit) {
     let context = &pipeline.context;
-    let delivery = match codec::delivery::decode(&taken.message) {
+    let mut delivery = match codec::delivery::decode(&taken.message) {
         Ok(delivery) => delivery,
         Err(error) => {
             let message = EventMessage {
@@ -446,7 +480,13 @@ fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePerm
     };
     let in_flight = Arc::clone(&pipeline.intake);
     in_flight.delivery_began();
-    let ticket = Ticket::open(taken.receipt, move |_| {
+    let span = context.telemetry.begin(DeliveryTaken {
+        delivery: &delivery,
+        bytes: taken.message.len(),
+    });
+    span.leads_to(&mut delivery);
+    let ticket = Ticket::open(taken.receipt, move |acknowledged| {
+        span.closed(acknowledged);
         drop(slot);
         in_flight.delivery_ended();
     });

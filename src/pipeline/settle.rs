@@ -20,6 +20,7 @@ use crate::domain::retry::Due;
 use crate::domain::subscription::DisabledReason;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Parcel, StoreError};
+use crate::telemetry::spans::{Putting, Queue, Traced};
 use crate::telemetry::events::{
     DeadLettered, Deferred, Delivered, RetryScheduled, StoreTrouble, SubscriptionDisabled,
     key_missing,
@@ -41,9 +42,12 @@ pub async fn settle(
     match action {
         Action::Delivered => delivered(context, &delivery, ticket).await,
         Action::Retry { due, reason } => {
-            let delivery = attempted(delivery);
+            let mut delivery = attempted(delivery);
+            let span = begin_put(context, &delivery, Queue::Deliveries, reason.code());
+            span.leads_to(&mut delivery);
             let parcel = Parcel::Delivery { delivery, due };
             put(context, "put retry", vec![parcel]).await;
+            drop(span);
             ticket.settle();
             context.telemetry.emit(RetryScheduled { reason });
         }
@@ -61,6 +65,20 @@ pub async fn settle(
     }
 }
 
+/// Begins the span of putting `delivery` into `queue`.
+fn begin_put(
+    context: &Context,
+    delivery: &Delivery,
+    queue: Queue,
+    reason: &'static str,
+) -> Traced {
+    context.telemetry.begin(Putting {
+        delivery,
+        queue,
+        reason,
+    })
+}
+
 /// Gives up a delivery.
 pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
     bury(context, &delivery.moved(), reason).await;
@@ -69,14 +87,18 @@ pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, tic
 
 /// Makes the dead letter durable, and tells of it.
 async fn bury(context: &Context, delivery: &Delivery, reason: DeadReason) {
+    let mut given_up = delivery.clone();
+    let span = begin_put(context, delivery, Queue::DeadLetters, reason.code());
+    span.leads_to(&mut given_up);
     let letter = DeadLetter {
-        delivery: delivery.clone(),
+        delivery: given_up,
         reason,
         dead_at: context.ports.clock.now(),
     };
     let notice = codec::notice::dead_lettered(&letter);
     let parcels = vec![Parcel::Dead(letter), Parcel::Notice(notice)];
     put(context, "put dead letter", parcels).await;
+    drop(span);
     context.telemetry.emit(DeadLettered { delivery, reason });
 }
 
@@ -97,12 +119,15 @@ pub async fn defer_all(context: &Context, all: Vec<Work>, after: Duration, reaso
     };
     let (mut parcels, mut tickets) = (Vec::with_capacity(all.len()), Vec::new());
     for Work { delivery, ticket } in all {
-        let (delivery, due) = (delivery.moved(), due());
+        let (mut delivery, due) = (delivery.moved(), due());
+        let span = begin_put(context, &delivery, Queue::Deliveries, reason.code());
+        span.leads_to(&mut delivery);
         parcels.push(Parcel::Delivery { delivery, due });
-        tickets.push(ticket);
+        tickets.push((ticket, span));
     }
     put(context, "put deferral", parcels).await;
-    for ticket in tickets {
+    for (ticket, span) in tickets {
+        drop(span);
         ticket.settle();
         context.telemetry.emit(Deferred { reason });
     }

@@ -5,9 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
 use super::seldom::Seldom;
+use super::spans::Traced;
 use super::{Emit, Metrics};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeadReason, Delivery};
@@ -16,6 +18,12 @@ use crate::domain::id::SubscriptionId;
 use crate::domain::lane::DeferReason;
 use crate::domain::outcome::Reason;
 use crate::domain::subscription::DisabledReason;
+use crate::domain::trace::{Hex, TraceContext};
+
+/// The trace of a log line; absent where there is none.
+fn trace_id(trace: &Option<TraceContext>) -> Option<DisplayValue<Hex<'_>>> {
+    trace.as_ref().map(|trace| display(trace.trace_hex()))
+}
 
 /// What became of an event that was understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +46,8 @@ pub struct EventPlanned<'a> {
     pub deliveries: usize,
     /// From its timestamp to its being taken.
     pub age: Duration,
+    /// Where it stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Emit for EventPlanned<'_> {
@@ -51,7 +61,7 @@ impl Emit for EventPlanned<'_> {
         metrics.event_age.observe(self.age.as_secs_f64());
         debug!(
             event = %self.event.id, tenant = %self.event.tenant, kind = %self.event.kind,
-            result, deliveries = self.deliveries, "event planned"
+            result, deliveries = self.deliveries, trace_id = trace_id(&self.trace), "event planned"
         );
     }
 }
@@ -60,12 +70,17 @@ impl Emit for EventPlanned<'_> {
 pub struct MessageQuarantined<'a> {
     /// Why.
     pub fault: &'a EventFault,
+    /// Where it stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Emit for MessageQuarantined<'_> {
     fn emit(self, metrics: &Metrics) {
         metrics.events.with_label_values(&["quarantined"]).inc();
-        warn!(reason = self.fault.reason.code(), error = %self.fault, "message quarantined");
+        warn!(
+            reason = self.fault.reason.code(), error = %self.fault,
+            trace_id = trace_id(&self.trace), "message quarantined"
+        );
     }
 }
 
@@ -73,6 +88,10 @@ impl Emit for MessageQuarantined<'_> {
 pub struct AttemptFinished<'a> {
     /// The attempt, with what follows.
     pub attempt: &'a Attempt,
+    /// Its span.
+    pub span: &'a Traced,
+    /// Where its delivery stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Emit for AttemptFinished<'_> {
@@ -80,6 +99,9 @@ impl Emit for AttemptFinished<'_> {
         let attempt = self.attempt;
         let outcome = attempt.reason.map_or("delivered", Reason::code);
         let seconds = attempt.timing.total.as_secs_f64();
+        self.span.attempted(attempt);
+        let span = self.span.context();
+        let trace = span.or(self.trace);
         metrics.attempts.with_label_values(&[outcome]).inc();
         metrics
             .attempt_duration
@@ -91,7 +113,8 @@ impl Emit for AttemptFinished<'_> {
             status = attempt.response.as_ref().map(|response| response.status),
             total_ms = u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
             next = attempt.next_action.code(), test = attempt.test, detail = attempt.detail,
-            "attempt finished"
+            trace_id = trace_id(&trace),
+            span_id = span.as_ref().map(|span| display(span.span_hex())), "attempt finished"
         );
     }
 }
@@ -139,10 +162,11 @@ impl Emit for DeadLettered<'_> {
             .with_label_values(&["dead_lettered", self.reason.code()])
             .inc();
         let delivery = self.delivery;
+        let trace = delivery.trace();
         warn!(
             event = %delivery.event.id, delivery = %delivery.id,
             subscription = %delivery.subscription, attempts = delivery.attempts,
-            reason = self.reason.code(), "delivery dead-lettered"
+            reason = self.reason.code(), trace_id = trace_id(&trace), "delivery dead-lettered"
         );
     }
 }

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub broker_blocked: IntGauge,
     /// `carillon_audit_dropped_total`
     pub audit_dropped: IntCounter,
+    /// `carillon_trace_spans_dropped_total`
+    pub trace_spans_dropped: IntCounter,
     /// `carillon_egress_blocked_total`
     pub egress_blocked: IntCounterVec,
 }
@@ -172,6 +174,12 @@ impl Metrics {
             audit_dropped: {
                 let help = "Attempts that could not be kept in the audit log.";
                 let counter = IntCounter::new("carillon_audit_dropped_total", help)?;
+                add(&registry, &counter)?;
+                counter
+            },
+            trace_spans_dropped: {
+                let help = "Spans that were not sent to the collector.";
+                let counter = IntCounter::new("carillon_trace_spans_dropped_total", help)?;
                 add(&registry, &counter)?;
                 counter
             },

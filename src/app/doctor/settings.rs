@@ -3,7 +3,6 @@
 use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 
-use crate::app::not_in_effect;
 use crate::cli::doctor::Check;
 use crate::config::{Config, Loaded, TOKEN_CHARS_ADVISED};
 
@@ -37,8 +36,7 @@ fn configuration(loaded: &Loaded) -> Check {
         Some(file) => format!("{} and the environment", file.display()),
         None => "the environment and the defaults".to_owned(),
     };
-    let idle = not_in_effect(&loaded.config);
-    let warnings = loaded.warnings.iter().chain(&idle);
+    let warnings = loaded.warnings.iter();
     let warnings = warnings.filter(|warning| !TOLD_ELSEWHERE.contains(&warning.key));
     let warnings: Vec<String> = warnings.map(ToString::to_string).collect();
     if warnings.is_empty() {
