@@ -170,7 +170,11 @@ fn traces(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Option<Trace
     };
     let settings = TraceSettings {
         endpoint,
-        system: if config.is_embedded() { "sqlite" } else { "rabbitmq" },
+        system: if config.is_embedded() {
+            "sqlite"
+        } else {
+            "rabbitmq"
+        },
         prefix: &config.broker.prefix,
     };
     let traces = Traces::start(&settings, telemetry.metrics());

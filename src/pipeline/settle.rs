@@ -20,11 +20,11 @@ use crate::domain::retry::Due;
 use crate::domain::subscription::DisabledReason;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{Parcel, StoreError};
-use crate::telemetry::spans::{Putting, Queue, Traced};
 use crate::telemetry::events::{
     DeadLettered, Deferred, Delivered, RetryScheduled, StoreTrouble, SubscriptionDisabled,
     key_missing,
 };
+use crate::telemetry::spans::{Putting, Queue, Traced};
 
 /// Carries out what follows the attempt that began at `began`.
 pub async fn settle(
@@ -66,12 +66,7 @@ pub async fn settle(
 }
 
 /// Begins the span of putting `delivery` into `queue`.
-fn begin_put(
-    context: &Context,
-    delivery: &Delivery,
-    queue: Queue,
-    reason: &'static str,
-) -> Traced {
+fn begin_put(context: &Context, delivery: &Delivery, queue: Queue, reason: &'static str) -> Traced {
     context.telemetry.begin(Putting {
         delivery,
         queue,

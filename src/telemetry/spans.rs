@@ -265,7 +265,7 @@ impl Begin for DeliveryTaken<'_> {
                 carillon.tenant = event.tenant.as_str(),
                 carillon.delivery.id = delivery.id.as_str(),
                 carillon.subscription.id = delivery.subscription.as_str(),
-                carillon.attempts = delivery.attempts,
+                carillon.attempts = i64::from(delivery.attempts),
             )
         })
     }
@@ -273,9 +273,11 @@ impl Begin for DeliveryTaken<'_> {
 
 impl Begin for Planning<'_> {
     fn begin(self, tracer: &Tracer) -> Traced {
-        tracer.start(&Parent::Local(self.within.context()), None, || {
-            info_span!(target: TARGET, parent: None, "plan", otel.kind = "internal")
-        })
+        tracer.start(
+            &Parent::Local(self.within.context()),
+            None,
+            || info_span!(target: TARGET, parent: None, "plan", otel.kind = "internal"),
+        )
     }
 }
 
@@ -283,7 +285,7 @@ impl Begin for Attempting<'_> {
     fn begin(self, tracer: &Tracer) -> Traced {
         let Self { delivery, url } = self;
         let (event, lineage) = (&delivery.event, delivery.lineage);
-        let resent = delivery.attempts;
+        let resent = i64::from(delivery.attempts);
         tracer.start(&Parent::Local(delivery.trace()), lineage.last_attempt, || {
             info_span!(
                 target: TARGET, parent: None, "POST",
@@ -292,13 +294,13 @@ impl Begin for Attempting<'_> {
                 http.request.resend_count = (resent > 0).then_some(resent),
                 http.request.body.size = count(delivery.body.len()),
                 url.scheme = url.scheme(), url.full = without_path(url),
-                server.address = url.host_str(), server.port = url.port_or_known_default(),
+                server.address = url.host_str(), server.port = url.port_or_known_default().map(i64::from),
                 carillon.event.id = event.id.as_str(), carillon.event.r#type = event.kind.as_str(),
                 carillon.tenant = event.tenant.as_str(),
                 carillon.delivery.id = delivery.id.as_str(),
                 carillon.subscription.id = delivery.subscription.as_str(),
-                carillon.attempt = delivery.next_attempt(),
-                carillon.redrives = (delivery.redrives > 0).then_some(delivery.redrives),
+                carillon.attempt = i64::from(delivery.next_attempt()),
+                carillon.redrives = (delivery.redrives > 0).then_some(i64::from(delivery.redrives)),
             )
         })
     }
@@ -325,7 +327,7 @@ impl Begin for Putting<'_> {
                 messaging.message.id = delivery.id.as_str(),
                 carillon.delivery.id = delivery.id.as_str(),
                 carillon.subscription.id = delivery.subscription.as_str(),
-                carillon.attempts = delivery.attempts, carillon.reason = reason,
+                carillon.attempts = i64::from(delivery.attempts), carillon.reason = reason,
             )
         })
     }
@@ -343,6 +345,7 @@ fn without_path(url: &Url) -> String {
     shown.into()
 }
 
+/// A number that stays one: the layer writes unsigned ones as text.
 fn count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -363,4 +366,43 @@ fn trace_context(context: &SpanContext) -> Option<TraceContext> {
         span_id: context.span_id().to_bytes(),
         flags: context.trace_flags().to_u8(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_the_path_and_what_follows_is_not_shown() {
+        for (url, shown) in [
+            ("https://hooks.example.com", "https://hooks.example.com/"),
+            ("https://h/#fragment", "https://h/"),
+            ("https://h:8443/t0ken", "https://h:8443/REDACTED"),
+            ("https://h/a/b?token=c#d", "https://h/REDACTED"),
+            ("https://h/?token=c", "https://h/REDACTED"),
+            ("http://user:pass@[::1]:80/x", "http://[::1]/REDACTED"),
+        ] {
+            assert_eq!(without_path(&url.parse().unwrap()), shown);
+        }
+    }
+
+    #[test]
+    fn a_context_is_the_same_on_both_sides() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = TraceContext::parse(text).unwrap();
+        let other = span_context(context, true);
+        assert!(other.is_remote() && other.is_sampled());
+        assert_eq!(other.trace_id().to_string(), text[3..35]);
+        assert_eq!(other.span_id().to_string(), text[36..52]);
+        assert_eq!(trace_context(&other), Some(context));
+        assert_eq!(trace_context(&SpanContext::NONE), None);
+    }
+
+    #[test]
+    fn without_traces_nothing_is_made() {
+        let none = Traced::default();
+        none.failed("timeout");
+        none.closed(true);
+        assert_eq!(none.context(), None);
+    }
 }

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_counted_and_what_has_no_effect_is_named() {
+    fn keys_are_counted_and_what_is_unwise_is_named() {
         let key = |id: &str| format!("\"{id}:{}=\"", "A".repeat(43));
         let two = format!("[{}, {}]", key("a"), key("b"));
         let loaded = config(&[("CARILLON_SECRETS__KEYS", &two)]);
@@ -207,9 +207,9 @@ mod tests {
             (1, Verdict::Ok),
             "told by its own check"
         );
-        let idle = config(&[("CARILLON_TELEMETRY__OTLP_ENDPOINT", "http://localhost:4317")]);
-        let told = configuration(&idle);
+        let wider = config(&[("CARILLON_EGRESS__ALLOW", "[\"9.9.9.9/24\"]")]);
+        let told = configuration(&wider);
         assert_eq!(told.verdict, Verdict::Warning);
-        assert!(told.detail.contains("otlp_endpoint"), "{told:?}");
+        assert!(told.detail.contains("9.9.9.0/24"), "{told:?}");
     }
 }
