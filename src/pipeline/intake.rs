@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::directory::{CompiledScope, Endpoint};
 use super::in_flight::{AgainReceiver, ChunkKey, Waiting};
-use super::plan::{Plan, plan};
+use super::plan::{plan, rest_of};
 use super::settle::{self, patiently, put, until_available};
 use super::settlement::Ticket;
 use super::{Context, Pipeline, Work};
@@ -28,7 +28,7 @@ use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::trace::TraceContext;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
-use crate::telemetry::events::{EventPlanned, EventResult, MessageQuarantined, StoreTrouble};
+use crate::telemetry::events::{MessageQuarantined, StoreTrouble};
 use crate::telemetry::spans::{DeliveryTaken, EventTaken, FaultyTaken, Planning, Traced};
 
 /// Most messages taken at once.
@@ -342,20 +342,17 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     });
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
     let planning = context.telemetry.begin(Planning { within: &span });
-    let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
+    let planned = plan(&event, &facts, scopes, after, &settled, chunk);
+    let planned = match planned.inspect_err(|fault| planning.failed(fault.reason.code())) {
         Ok(planned) => planned,
         Err(fault) => {
-            planning.failed(fault.reason.code());
             span.failed(fault.reason.code());
             return put_aside(pipeline, vec![(message, fault, ticket)], Ticket::settle);
         }
     };
-    if after.is_none() {
-        report(context, &event, &planned, &facts, &span);
-    }
-    let count = planned.deliveries.len();
-    planning.planned(count, planned.settled, planned.continue_after.is_some());
+    planned.report(context, &event, &facts, after.is_none(), &planning);
     drop(planning);
+    let count = planned.deliveries.len();
     let work = |mut delivery| {
         span.leads_to(&mut delivery);
         Work {
@@ -379,12 +376,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     let Some(after) = planned.continue_after else {
         return ticket.settle();
     };
-    let rest = EventMessage {
-        resume_after: Some(after),
-        traceparent: (span.context().map(|context| context.to_string())).or(message.traceparent),
-        again: false,
-        ..message
-    };
+    let rest = rest_of(message, after, &span);
     pipeline.spawn_until_cut_off(|pipeline| async move {
         put_rest(&pipeline.context, rest, ticket, count / 2).await;
     });
@@ -422,23 +414,6 @@ fn scopes_in_memory(context: &Context, tenant: &TenantId) -> Option<[Arc<Compile
         directory.in_memory(&own)?,
         directory.in_memory(&Scope::Every)?,
     ])
-}
-
-/// Tells of a planned event; not of its continuations, which are the same event.
-fn report(context: &Context, event: &Event, plan: &Plan, facts: &EventFacts, span: &Traced) {
-    let deliveries = plan.deliveries.len();
-    let result = match (deliveries, plan.settled) {
-        (0, 0) if plan.continue_after.is_none() => EventResult::Unmatched,
-        (0, 1..) if plan.continue_after.is_none() => EventResult::Duplicate,
-        _ => EventResult::Accepted,
-    };
-    context.telemetry.emit(EventPlanned {
-        event,
-        result,
-        deliveries,
-        age: facts.taken_at.since(event.timestamp.at()),
-        trace: span.context().or_else(|| facts.trace()),
-    });
 }
 
 /// Takes due deliveries, for ever.

@@ -155,17 +155,12 @@ fn resource() -> Resource {
 
 /// A random UUID: this process.
 fn instance_id() -> String {
-    let random = fastrand::u128(..);
-    let digits = format!("{random:032x}");
-    let variant = char::from(b"89ab"[usize::from(random as u8 & 3)]);
-    format!(
-        "{}-{}-4{}-{variant}{}-{}",
-        &digits[..8],
-        &digits[8..12],
-        &digits[13..16],
-        &digits[17..20],
-        &digits[20..]
-    )
+    const VERSION: u128 = 0xf << 76;
+    const VARIANT: u128 = 0b11 << 62;
+    let bits = fastrand::u128(..) & !VERSION & !VARIANT | 4 << 76 | 0b10 << 62;
+    let digits = format!("{bits:032x}");
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+    parts.map(|part| &digits[part]).join("-")
 }
 
 #[cfg(test)]
