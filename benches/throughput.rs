@@ -16,6 +16,7 @@
 //!
 //! With `--audit` it measures the dispatcher alone, beside itself: with an audit log whose store
 //! is well, and with one that takes nothing, is slow, or is gone.
+//! With `--telemetry` it measures the dispatcher beside itself: scraped, and traced.
 //! What it does not do: measure TLS, latency, retries, a cluster, or publishing.
 
 #[path = "throughput/args.rs"]
@@ -56,6 +57,8 @@ mod round;
 mod servers;
 #[path = "throughput/sink.rs"]
 mod sink;
+#[path = "throughput/telemetry.rs"]
+mod telemetry;
 #[path = "throughput/work.rs"]
 mod work;
 
@@ -89,6 +92,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         match args.role() {
             Role::Sink(deliveries) => sink::run(deliveries).await,
+            Role::Collector => telemetry::run().await,
             Role::Client(job) => client::run(job).await,
             Role::Consumer(job) => consumer::run(job).await,
             Role::Measure => tokio::select! {
@@ -118,6 +122,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     if args.audit {
         return measure_audit(args, broker.as_ref()).await;
     }
+    if args.telemetry {
+        return measure_telemetry(args, broker.as_ref()).await;
+    }
     let mut faults = Vec::new();
     for load in args.loads() {
         let (table, checked) = match &broker {
@@ -146,6 +153,15 @@ async fn measure_audit(args: &Args, broker: Option<&Server>) -> anyhow::Result<(
         let measure = async |round| audit::measure(&load, broker, &cases, round).await;
         let measured = rounds(args, &load, measure).await?;
         println!("\n{}\n", report::audit(&load, &cases, &measured));
+    }
+    Ok(())
+}
+
+async fn measure_telemetry(args: &Args, broker: Option<&Server>) -> anyhow::Result<()> {
+    for load in args.loads() {
+        let measure = async |round| telemetry::measure(&load, broker, round).await;
+        let measured = rounds(args, &load, measure).await?;
+        println!("\n{}\n", report::telemetry(&load, &measured));
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::auth::Gate;
 use crate::api::ops::Operations;
 use crate::api::{self, ApiContext, Insight, Tester};
-use crate::config::{Config, Warning};
+use crate::config::Config;
 use crate::domain::attempt::Attempt;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::lane::LaneState;
@@ -36,6 +36,7 @@ use crate::pipeline::{Pipeline, PipelineSettings, test_action};
 use crate::ports::Backend;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::Queue;
+use crate::telemetry::traces::{TraceSettings, Traces};
 
 use listener::{HEAD_WITHIN, Listener};
 
@@ -47,6 +48,7 @@ pub struct Carillon {
     ops: Listener,
     draining: Arc<AtomicBool>,
     stopping: CancellationToken,
+    traces: Option<Traces>,
     _halt: HaltOnDrop,
 }
 
@@ -69,6 +71,11 @@ impl Carillon {
         let api = bind("http.listen", config.http.listen).await?;
         let ops = bind("ops.listen", config.ops.listen).await?;
         let telemetry = Telemetry::new().context("the metrics cannot be registered")?;
+        let traces = traces(config, &telemetry)?;
+        let telemetry = match &traces {
+            None => telemetry,
+            Some(traces) => telemetry.with_traces(traces),
+        };
         let audit_dropped = Arc::new(AtomicU64::new(0));
         let ports = backends::open(config, &telemetry, &audit_dropped).await?;
         let settings = pipeline_settings(config);
@@ -113,6 +120,7 @@ impl Carillon {
             ops: Listener::serve(ops, api::ops::router(door), HEAD_WITHIN)?,
             draining,
             stopping,
+            traces,
             _halt: halt,
         })
     }
@@ -136,6 +144,9 @@ impl Carillon {
         let ended = self.pipeline.drain(self.grace).await;
         self.ops.stop().await;
         self.pipeline.context().ports.backend.close().await;
+        if let Some(traces) = self.traces {
+            traces.end().await;
+        }
         ended
     }
 }
@@ -155,13 +166,22 @@ pub async fn init(config: &Config) -> anyhow::Result<String> {
     backends::init(config).await
 }
 
-/// A setting that is given and does nothing yet.
-pub fn not_in_effect(config: &Config) -> Option<Warning> {
-    let endpoint = config.telemetry.otlp_endpoint.as_ref();
-    endpoint.map(|_| Warning {
-        key: "telemetry.otlp_endpoint",
-        problem: "has no effect in this version: no spans are sent".to_owned(),
-    })
+/// Sends spans, if there is somewhere to send them.
+fn traces(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Option<Traces>> {
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else {
+        return Ok(None);
+    };
+    let settings = TraceSettings {
+        endpoint,
+        system: if config.is_embedded() {
+            "sqlite"
+        } else {
+            "rabbitmq"
+        },
+        prefix: &config.broker.prefix,
+    };
+    let traces = Traces::start(&settings, telemetry.metrics());
+    traces.map(Some).context("`telemetry.otlp_endpoint`")
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {

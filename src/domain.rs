@@ -26,4 +26,5 @@ pub mod signature;
 pub mod subscription;
 pub mod target;
 pub mod timestamp;
+pub mod trace;
 pub mod window;

@@ -108,8 +108,7 @@ fn show_config(action: cli::config::Action, globals: &cli::Globals) -> Result<()
             return Err(CliError::Failed(error.to_string()));
         }
     };
-    let mut warnings = loaded.warnings;
-    warnings.extend(app::not_in_effect(&loaded.config));
+    let warnings = loaded.warnings;
     if !globals.json {
         for warning in &warnings {
             output::note(&format!("warning: {warning}"));

@@ -330,8 +330,10 @@ async fn attempt(context: &Context, work: Work, permit: Permit<Work>) {
     };
     let (began, class) = (sent.began, sent.class);
     let last = sent.last();
+    let span = sent.span.context();
     let event = Arc::clone(&delivery.event);
     record::record(context, &delivery, sent, Follows::Action(action));
+    delivery.lineage.last_attempt = span.or(delivery.lineage.last_attempt);
     settle::settle(context, delivery, action, began, last, ticket).await;
     drop(permit);
     health::note(context, &endpoint, &event.tenant, class, now).await;

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::{Listen, PATIENCE, Process};
 
@@ -31,7 +33,7 @@ const FILE: &str = "carillon.db";
 const LOG: &str = "warn,carillon::app::serve=info";
 
 /// A setting in place of what every bench has: the variable, and its value.
-pub type Setting = (&'static str, &'static str);
+pub type Setting<'a> = (&'a str, &'a str);
 
 /// What a dispatcher keeps everything in.
 pub enum Store<'a> {
@@ -80,7 +82,7 @@ impl Store<'_> {
 
 impl Dispatcher {
     /// Starts one.
-    pub async fn start(store: &Store<'_>, settings: &[Setting]) -> anyhow::Result<Self> {
+    pub async fn start(store: &Store<'_>, settings: &[Setting<'_>]) -> anyhow::Result<Self> {
         // Beside what was built: a temporary directory in memory would sync for nothing.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let config = format!("{CONFIG}{}", store.config());
@@ -103,6 +105,21 @@ impl Dispatcher {
     /// The file that it keeps everything in, if it is embedded.
     pub fn file(&self) -> PathBuf {
         self.directory.path().join(FILE)
+    }
+
+    /// Asks for its metrics again and again, until what is returned is dropped.
+    pub fn scrape_every(&self, every: Duration) -> AbortOnDropHandle<()> {
+        let (client, url) = (self.api.client.clone(), format!("{}/metrics", self.ops));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut times = tokio::time::interval(every);
+            loop {
+                times.tick().await;
+                if let Ok(answer) = client.get(&url).timeout(PATIENCE).send().await {
+                    // Prometheus reads it all.
+                    let _ = answer.bytes().await;
+                }
+            }
+        }))
     }
 
     /// What it has counted.

@@ -37,7 +37,7 @@ pub struct Stage {
     pub endpoints: Endpoints,
     /// Times both ends.
     pub clock: Clock,
-    settings: Vec<Setting>,
+    settings: Vec<Setting<'static>>,
     /// With a production backend.
     pub servers: Option<Servers>,
 }
@@ -64,7 +64,7 @@ impl Stage {
     /// rate limit.
     pub async fn start(
         backend: Backend,
-        settings: &[Setting],
+        settings: &[Setting<'static>],
         manners: Vec<Manner>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::start();

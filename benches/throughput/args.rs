@@ -9,6 +9,7 @@ const PRODUCTION: (u32, u32) = (30_000, 5);
 const AUDIT: (u32, u32) = (20_000, 5);
 /// Fewer: a Redis that is slow lets some 300 a second through, for the ledger's sake.
 const AUDIT_PRODUCTION: (u32, u32) = (10_000, 5);
+const TELEMETRY: (u32, u32) = (20_000, 5);
 const QUICK: (u32, u32) = (5_000, 1);
 
 /// Measures the throughput of `carillon serve` beside bare loops
@@ -26,6 +27,9 @@ pub struct Args {
     /// The dispatcher beside itself, while the audit log's store is in trouble
     #[arg(long)]
     pub audit: bool,
+    /// The dispatcher beside itself, while it is scraped and traced
+    #[arg(long, conflicts_with = "audit")]
+    pub telemetry: bool,
     /// See that it works, in some seconds
     #[arg(long)]
     quick: bool,
@@ -36,6 +40,9 @@ pub struct Args {
     /// Be the sink: say when this many requests came
     #[arg(long, hide = true, value_name = "DELIVERIES")]
     sink: Option<u64>,
+    /// Be the collector: count spans
+    #[arg(long, hide = true)]
+    collector: bool,
     /// Be the bare client: post to endpoints below this URL
     #[arg(long, hide = true, value_name = "URL", requires = "endpoints")]
     client: Option<String>,
@@ -61,6 +68,8 @@ pub enum Backend {
 pub enum Role {
     /// Count requests.
     Sink(u64),
+    /// Count spans.
+    Collector,
     /// Post requests.
     Client(client::Job),
     /// Consume events.
@@ -76,6 +85,9 @@ impl Args {
     pub fn role(&self) -> Role {
         if let Some(deliveries) = self.sink {
             return Role::Sink(deliveries);
+        }
+        if self.collector {
+            return Role::Collector;
         }
         if let (Some(url), Some(events)) = (&self.consumer, self.deliveries) {
             let url = url.clone();
@@ -110,6 +122,7 @@ impl Args {
     fn unless_said(&self) -> (u32, u32) {
         match self.backend {
             _ if self.quick => QUICK,
+            _ if self.telemetry => TELEMETRY,
             Backend::Embedded if self.audit => AUDIT,
             Backend::Production if self.audit => AUDIT_PRODUCTION,
             Backend::Embedded => EMBEDDED,

@@ -24,7 +24,7 @@ use crate::sink::Sink;
 
 /// How much later than at once Redis gets a question, and its answer comes.
 const LATE: Duration = Duration::from_millis(25);
-const WITHOUT_LEDGER: &[Setting] = &[("CARILLON_DEDUP__WINDOW", "\"0s\"")];
+const WITHOUT_LEDGER: &[Setting<'static>] = &[("CARILLON_DEDUP__WINDOW", "\"0s\"")];
 
 const REFUSES: &str = "CREATE TRIGGER bench BEFORE INSERT ON attempts
     BEGIN SELECT RAISE(ABORT, 'the bench refuses attempts'); END";
@@ -125,7 +125,7 @@ async fn production(load: &Load, case: Case, broker: &Server) -> anyhow::Result<
         broker_url: &broker.url,
         redis_url: &format!("redis://{}", proxy.addr()),
     };
-    let settings: &[Setting] = if case.has_ledger { &[] } else { WITHOUT_LEDGER };
+    let settings: &[Setting<'_>] = if case.has_ledger { &[] } else { WITHOUT_LEDGER };
     let mut sink = Sink::start(load.deliveries()).await?;
     let mut dispatcher = Dispatcher::start(&store, settings).await?;
     let calls = begun(load, &dispatcher, &sink).await?;

@@ -2,11 +2,12 @@
 
 use comfy_table::Table;
 
-use crate::audit::{self, Case};
+use crate::audit;
 use crate::grid::grid;
 use crate::load::{EVENT_BYTES, Load};
 use crate::production::Trio;
 use crate::round::{Pair, Sample};
+use crate::telemetry::{self, Case};
 
 /// Renders what was measured under `load`, embedded.
 pub fn table(load: &Load, pairs: &[Pair]) -> String {
@@ -58,9 +59,9 @@ pub fn production(load: &Load, trios: &[Trio]) -> String {
 }
 
 /// Renders what the audit log's store did to the dispatcher under `load`.
-pub fn audit(load: &Load, cases: &[Case], rounds: &[audit::Round]) -> String {
+pub fn audit(load: &Load, cases: &[audit::Case], rounds: &[audit::Round]) -> String {
     let row = |place: usize| {
-        let beside = cases[..=place].iter().rposition(Case::is_well);
+        let beside = cases[..=place].iter().rposition(audit::Case::is_well);
         let beside = beside.unwrap_or_default();
         let speed = |round: &audit::Round, place: usize| round.0[place].sample.per_second;
         [
@@ -82,6 +83,38 @@ pub fn audit(load: &Load, cases: &[Case], rounds: &[audit::Round]) -> String {
             "peak RSS MiB",
         ],
         (0..cases.len()).map(row),
+    );
+    let count = rounds.len();
+    format!("{table}\nmedian (least\u{2013}most) of {count}")
+}
+
+/// Renders what being watched cost the dispatcher under `load`.
+pub fn telemetry(load: &Load, rounds: &[telemetry::Round]) -> String {
+    let row = |place: usize| {
+        let of = |round: &telemetry::Round, place: usize| round.0[place].dispatched;
+        [
+            Case::ALL[place].to_string(),
+            spread(rounds, 0, |round| of(round, place).sample.per_second),
+            spread(rounds, 2, |round| {
+                of(round, place).sample.per_second / of(round, 0).sample.per_second
+            }),
+            spread(rounds, 2, |round| {
+                of(round, place).sample.cpu_s / of(round, 0).sample.cpu_s
+            }),
+            spread(rounds, 0, |round| of(round, place).peak_rss_mib),
+            spread(rounds, 2, |round| round.0[place].spans),
+        ]
+    };
+    let table = grid(
+        [
+            &format!("{load} of {EVENT_BYTES} bytes"),
+            "deliveries/s",
+            "beside the first",
+            "CPU beside the first",
+            "peak RSS MiB",
+            "spans a delivery",
+        ],
+        (0..Case::ALL.len()).map(row),
     );
     let count = rounds.len();
     format!("{table}\nmedian (least\u{2013}most) of {count}")

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Carillon, not_in_effect};
+use super::Carillon;
 use crate::config::{self, Config, LogForm};
 use crate::telemetry::log::{self, LogFormat};
 
@@ -16,8 +16,7 @@ use crate::telemetry::log::{self, LogFormat};
 pub async fn serve(file: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Config::load(file, config::environment())?;
     start_log(&loaded.config);
-    let idle = not_in_effect(&loaded.config);
-    for warning in loaded.warnings.iter().chain(&idle) {
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let mut interrupt = listen_for(SignalKind::interrupt())?;

@@ -10,6 +10,7 @@ use crate::domain::delivery::{Delivery, EventFacts, LastAttempt};
 use crate::domain::id::{DeliveryId, EventId, EventType, IdFault, SubscriptionId, TenantId};
 use crate::domain::outcome::Reason;
 use crate::domain::timestamp::UnixMillis;
+use crate::domain::trace::{Lineage, TraceContext};
 
 /// Why bytes are no delivery.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +54,14 @@ pub fn encode(delivery: &Delivery) -> Vec<u8> {
         series: delivery.series,
         hops: delivery.hops,
         own: !delivery.shared,
+        span: text(delivery.lineage.parent),
+        last_attempt_span: text(delivery.lineage.last_attempt),
     }
     .encode_to_vec()
+}
+
+fn text(context: Option<TraceContext>) -> String {
+    context.map_or(String::new(), |context| context.to_string())
 }
 
 /// Decodes what [`encode`] wrote. The body is not copied.
@@ -91,6 +98,10 @@ pub fn decode(bytes: &Bytes) -> Result<Delivery, DeliveryFault> {
         redrives: message.redrives,
         series: message.series,
         hops: message.hops,
+        lineage: Lineage {
+            parent: TraceContext::parse(&message.span),
+            last_attempt: TraceContext::parse(&message.last_attempt_span),
+        },
     })
 }
 
@@ -131,6 +142,15 @@ mod tests {
         let mut sent = delivery().attempted(UnixMillis(7), last).redriven();
         sent.series = u64::MAX;
         sent.shared = true;
+        let span = |id| TraceContext {
+            trace_id: [7; 16],
+            span_id: [id; 8],
+            flags: 1,
+        };
+        sent.lineage = Lineage {
+            parent: Some(span(1)),
+            last_attempt: Some(span(2)),
+        };
         let back = decode(&encode(&sent).into()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{sent:?}"));
         let fresh = decode(&encode(&delivery()).into()).unwrap();

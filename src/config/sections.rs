@@ -179,8 +179,14 @@ sections! {
 
     /// Logs, metrics and traces.
     telemetry: Telemetry {
-        /// Where spans are sent (OTLP over gRPC), such as `http://localhost:4317`; none
-        /// are when it is unset. Not in effect yet.
+        /// Where spans are sent (OTLP over gRPC), such as `http://localhost:4317` or
+        /// `https://…` with a certificate that the system trusts; none are when it is unset.
+        /// Of the environment variables of OpenTelemetry these hold: `OTEL_SERVICE_NAME`
+        /// (`carillon`), `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`
+        /// (`parentbased_always_on`: whoever began the trace decides, and what has no trace is
+        /// kept) and `OTEL_TRACES_SAMPLER_ARG`, `OTEL_EXPORTER_OTLP_HEADERS`,
+        /// `OTEL_EXPORTER_OTLP_TIMEOUT` (each also with `_TRACES_`), `OTEL_BSP_*` and
+        /// `OTEL_SPAN_*_LIMIT`.
         otlp_endpoint: Option<Url> = None,
         /// How log lines look; when it is unset, `text` on a terminal, else `json`.
         log: Option<LogForm> = None,

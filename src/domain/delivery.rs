@@ -12,6 +12,7 @@ use super::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, Tenan
 use super::outcome::Reason;
 use super::subscription::Scope;
 use super::timestamp::UnixMillis;
+use super::trace::{Lineage, TraceContext};
 
 /// The header that says that the body leaves alerts out (contract section 3).
 pub const HAS_MORE_HEADER: &str = "x-webhook-has-more";
@@ -45,6 +46,8 @@ pub struct Delivery {
     /// How often it moved: attempted, deferred, given up or sent again. With its id,
     /// `taken_at` and series it names one message, so that a copy of that is known as one.
     pub hops: u32,
+    /// Where it stands in its trace.
+    pub lineage: Lineage,
 }
 
 /// What of an event goes with each of its deliveries.
@@ -127,6 +130,11 @@ impl fmt::Display for DeadReason {
 }
 
 impl EventFacts {
+    /// The span that it came with, if that is a valid one.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.traceparent.as_deref()?)
+    }
+
     /// The event's identity for deduplication.
     pub fn key(&self) -> LedgerKey {
         LedgerKey::of_event(&self.tenant, &self.id)
@@ -154,6 +162,7 @@ impl Delivery {
             redrives: 0,
             series: 0,
             hops: 0,
+            lineage: Lineage::default(),
         }
     }
 
@@ -199,6 +208,12 @@ impl Delivery {
     /// Whether it comes straight from its event: nothing became of it yet that is durable.
     pub fn is_fresh(&self) -> bool {
         self.hops == 0 && !self.is_redelivery()
+    }
+
+    /// The span that its next ones are below: one of Carillon's own or, where no spans are sent,
+    /// the one that its event came with.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.lineage.parent.or_else(|| self.event.trace())
     }
 
     /// The number of the next attempt, from 1. A damaged message may have said any number before.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::attempt::Attempt;
 use super::delivery::{Delivery, EventFacts, HAS_MORE_HEADER};
 use super::timestamp::UnixMillis;
+use super::trace::{Lineage, TRACEPARENT_HEADER, TraceContext};
 
 /// Why an attempt's delivery cannot be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,23 +45,31 @@ pub fn redelivery(
         kind: attempt.kind.clone(),
         tenant: attempt.tenant.clone(),
         taken_at: now,
-        // Its trace has long ended.
+        // Its trace has long ended: this is another, which refers to it.
         traceparent: None,
     };
-    let mut headers = request.headers.iter();
+    let header = |wanted: &str| {
+        let mut headers = request.headers.iter();
+        let found = headers.find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.as_str())
+    };
     Ok(Delivery {
         id: attempt.delivery.clone(),
         subscription: attempt.subscription.clone(),
         shared: attempt.shared,
         event: Arc::new(facts),
         body: request.body.clone(),
-        has_more: headers.any(|(name, value)| name == HAS_MORE_HEADER && value == "true"),
+        has_more: header(HAS_MORE_HEADER) == Some("true"),
         attempts: 0,
         first_attempt_at: None,
         last: None,
         redrives: attempt.redrives.saturating_add(1),
         series: series.max(1),
         hops: 1,
+        lineage: Lineage {
+            parent: None,
+            last_attempt: header(TRACEPARENT_HEADER).and_then(TraceContext::parse),
+        },
     })
 }
 

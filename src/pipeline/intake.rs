@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::directory::{CompiledScope, Endpoint};
 use super::in_flight::{AgainReceiver, ChunkKey, Waiting};
-use super::plan::{Plan, plan};
+use super::plan::{plan, rest_of};
 use super::settle::{self, patiently, put, until_available};
 use super::settlement::Ticket;
 use super::{Context, Pipeline, Work};
@@ -26,10 +26,10 @@ use crate::domain::event::{Event, EventFault, FaultReason};
 use crate::domain::id::{LedgerKey, SubscriptionId, TenantId};
 use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
-use crate::domain::timestamp::UnixMillis;
+use crate::domain::trace::TraceContext;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
-use crate::telemetry::events::{EventPlanned, MessageQuarantined, RestPlanned, StoreTrouble};
-use crate::telemetry::labels::EventResult;
+use crate::telemetry::events::{MessageQuarantined, StoreTrouble};
+use crate::telemetry::spans::{DeliveryTaken, EventTaken, FaultyTaken, Planning, Traced};
 
 /// Most messages taken at once.
 const BATCH: usize = 256;
@@ -106,6 +106,11 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
             codec::event::decode(&message.body, message.content_type.as_deref(), bytes_max);
         match decoded {
             Err(fault) => {
+                let span = context.telemetry.begin(FaultyTaken {
+                    bytes: message.body.len(),
+                    traceparent: message.traceparent.as_deref(),
+                });
+                span.failed(fault.reason.code());
                 let Waiting { taken, slot } = waiting;
                 faulty.push((taken.message, fault, (taken.receipt, slot)));
             }
@@ -125,7 +130,9 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
 /// Takes the event out of its message, if nobody else in this process has it; its ticket
 /// releases the claim.
 fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) -> Option<Unplanned> {
-    let ports = &pipeline.context.ports;
+    let Context {
+        ports, telemetry, ..
+    } = &*pipeline.context;
     let now = ports.clock.now();
     let Waiting { taken, slot } = pipeline.intake.claim(key, waiting, now)?;
     let in_flight = Arc::clone(&pipeline.intake);
@@ -140,9 +147,16 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
             .map_or(*event_key, |after| LedgerKey::of_rest(*event_key, after)),
         again: taken.message.again,
     };
+    let span = telemetry.begin(EventTaken {
+        event: &event,
+        bytes: taken.message.body.len(),
+        traceparent: taken.message.traceparent.as_deref(),
+        continues: after.is_some(),
+    });
     let begun = Arc::new(AtomicBool::new(false));
-    let is_begun = Arc::clone(&begun);
-    let ticket = Ticket::open(taken.receipt, move |_| {
+    let (is_begun, until_closed) = (Arc::clone(&begun), span.clone());
+    let ticket = Ticket::open(taken.receipt, move |acknowledged| {
+        until_closed.closed(acknowledged);
         drop(slot);
         if is_begun.load(Ordering::Acquire) {
             ledger.end(chunk.chunk);
@@ -156,6 +170,7 @@ fn claim(pipeline: &Pipeline, event: Event, key: &ChunkKey, waiting: Waiting) ->
         chunk,
         begun,
         settled: Vec::new(),
+        span,
         ticket,
     })
 }
@@ -203,11 +218,13 @@ fn put_aside<T: Send + 'static>(
         let at = context.ports.clock.now();
         let (mut parcels, mut held) = (Vec::new(), Vec::new());
         for (message, fault, holds) in faulty {
-            let fault_told = MessageQuarantined {
+            let trace = message.traceparent.as_deref().and_then(TraceContext::parse);
+            let told = MessageQuarantined {
                 fault: &fault,
                 is_delivery,
+                trace,
             };
-            context.telemetry.emit(fault_told);
+            context.telemetry.emit(told);
             let quarantined = Quarantined { message, fault, at };
             parcels.push(Parcel::Quarantine(quarantined));
             held.push(holds);
@@ -291,6 +308,7 @@ struct Unplanned {
     /// Whether it is this process's, so that its end is to be told.
     begun: Arc<AtomicBool>,
     settled: Vec<SubscriptionId>,
+    span: Traced,
     ticket: Ticket,
 }
 
@@ -311,6 +329,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         event,
         message,
         settled,
+        span,
         ticket,
         ..
     } = unplanned;
@@ -324,18 +343,25 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         traceparent: message.traceparent.as_deref().map(Into::into),
     });
     let (after, chunk) = (message.resume_after.as_ref(), context.settings.chunk);
-    let planned = match plan(&event, &facts, scopes, after, &settled, chunk) {
+    let planning = context.telemetry.begin(Planning { within: &span });
+    let planned = plan(&event, &facts, scopes, after, &settled, chunk);
+    let planned = match planned.inspect_err(|fault| planning.failed(fault.reason.code())) {
         Ok(planned) => planned,
         Err(fault) => {
+            span.failed(fault.reason.code());
             let faulty = vec![(message, fault, ticket)];
             return put_aside(pipeline, faulty, false, Ticket::settle);
         }
     };
-    report(context, &event, &planned, now, after.is_some());
+    planned.report(context, &event, &facts, after.is_none(), &planning);
+    drop(planning);
     let count = planned.deliveries.len();
-    let work = |delivery| Work {
-        delivery,
-        ticket: ticket.another(),
+    let work = |mut delivery| {
+        span.leads_to(&mut delivery);
+        Work {
+            delivery,
+            ticket: ticket.another(),
+        }
     };
     if count > 0
         && let Some(after) = pipeline.intake.excess(&event.tenant)
@@ -353,11 +379,7 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
     let Some(after) = planned.continue_after else {
         return ticket.settle();
     };
-    let rest = EventMessage {
-        resume_after: Some(after),
-        again: false,
-        ..message
-    };
+    let rest = rest_of(message, after, &span);
     pipeline.spawn_until_cut_off(|pipeline| async move {
         put_rest(&pipeline.context, rest, ticket, count / 2).await;
     });
@@ -397,25 +419,6 @@ fn scopes_in_memory(context: &Context, tenant: &TenantId) -> Option<[Arc<Compile
     ])
 }
 
-/// Continuations are the same event: they are not counted again.
-fn report(context: &Context, event: &Event, plan: &Plan, now: UnixMillis, continues: bool) {
-    let deliveries = plan.deliveries.len();
-    if continues {
-        return context.telemetry.emit(RestPlanned { deliveries });
-    }
-    let result = match (deliveries, plan.settled) {
-        (0, 0) if plan.continue_after.is_none() => EventResult::Unmatched,
-        (0, 1..) if plan.continue_after.is_none() => EventResult::Duplicate,
-        _ => EventResult::Accepted,
-    };
-    context.telemetry.emit(EventPlanned {
-        event,
-        result,
-        deliveries,
-        age: now.since(event.timestamp.at()),
-    });
-}
-
 /// Takes due deliveries, for ever.
 pub async fn take_deliveries(pipeline: Pipeline) {
     let slots = Arc::new(Semaphore::new(pipeline.context.settings.prefetch));
@@ -440,7 +443,7 @@ async fn take_due(
 /// Brings one due delivery to its lane.
 fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePermit) {
     let context = &pipeline.context;
-    let delivery = match codec::delivery::decode(&taken.message) {
+    let mut delivery = match codec::delivery::decode(&taken.message) {
         Ok(delivery) => delivery,
         Err(error) => {
             let message = EventMessage {
@@ -455,7 +458,13 @@ fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePerm
     };
     let in_flight = Arc::clone(&pipeline.intake);
     in_flight.delivery_began();
-    let ticket = Ticket::open(taken.receipt, move |_| {
+    let span = context.telemetry.begin(DeliveryTaken {
+        delivery: &delivery,
+        bytes: taken.message.len(),
+    });
+    span.leads_to(&mut delivery);
+    let ticket = Ticket::open(taken.receipt, move |acknowledged| {
+        span.closed(acknowledged);
         drop(slot);
         in_flight.delivery_ended();
     });

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Context;
 use super::directory::{CompiledScope, Endpoint};
 use crate::domain::delivery::{Delivery, EventFacts};
 use crate::domain::event::{Event, EventFault};
@@ -14,6 +15,10 @@ use crate::domain::id::SubscriptionId;
 use crate::domain::pattern::{Budget, Selection};
 use crate::domain::payload::{self, Payload};
 use crate::domain::subscription::Format;
+use crate::ports::EventMessage;
+use crate::telemetry::events::{EventPlanned, RestPlanned};
+use crate::telemetry::labels::EventResult;
+use crate::telemetry::spans::Traced;
 
 /// What an event leads to.
 #[derive(Debug, Default)]
@@ -24,6 +29,37 @@ pub struct Plan {
     pub settled: usize,
     /// The subscription after which another message goes on, when there are more.
     pub continue_after: Option<SubscriptionId>,
+}
+
+impl Plan {
+    /// Tells of the plan, in its `span` too. A continuation is the same event: its deliveries
+    /// count, and it does not again.
+    pub fn report(
+        &self,
+        context: &Context,
+        event: &Event,
+        facts: &EventFacts,
+        is_first: bool,
+        span: &Traced,
+    ) {
+        let deliveries = self.deliveries.len();
+        span.planned(deliveries, self.settled, self.continue_after.is_some());
+        if !is_first {
+            return context.telemetry.emit(RestPlanned { deliveries });
+        }
+        let result = match (deliveries, self.settled) {
+            (0, 0) if self.continue_after.is_none() => EventResult::Unmatched,
+            (0, 1..) if self.continue_after.is_none() => EventResult::Duplicate,
+            _ => EventResult::Accepted,
+        };
+        context.telemetry.emit(EventPlanned {
+            event,
+            result,
+            deliveries,
+            age: facts.taken_at.since(event.timestamp.at()),
+            trace: span.context().or_else(|| facts.trace()),
+        });
+    }
 }
 
 /// Plans `event`: `scopes` are its tenant's and every tenant's endpoints, `resume_after`
@@ -71,6 +107,17 @@ pub fn plan(
         return Err(EventFault::too_costly(asked));
     }
     Ok(plan)
+}
+
+/// The rest of a wide event, from `after` on; in its trace, and below what came before.
+pub fn rest_of(message: EventMessage, after: SubscriptionId, span: &Traced) -> EventMessage {
+    let below = span.context().map(|context| context.to_string());
+    EventMessage {
+        resume_after: Some(after),
+        traceparent: below.or(message.traceparent),
+        again: false,
+        ..message
+    }
 }
 
 /// The endpoints that want the event, by id, after `resume_after`.

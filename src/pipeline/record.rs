@@ -54,7 +54,11 @@ pub fn record(
         next_at,
         test: matches!(follows, Follows::Test),
     });
-    let finished = AttemptFinished { attempt: &attempt };
+    let finished = AttemptFinished {
+        attempt: &attempt,
+        span: &sent.span,
+        trace: delivery.trace(),
+    };
     context.telemetry.emit(finished);
     context.lately.note(&attempt, context.ports.clock.now());
     context.ports.audit.append(Arc::clone(&attempt));

@@ -11,8 +11,10 @@ use crate::domain::delivery::{Delivery, HAS_MORE_HEADER, LastAttempt};
 use crate::domain::outcome::{Class, Failure, GONE, Outcome, Reason, classify, parse_retry_after};
 use crate::domain::subscription::Format;
 use crate::domain::timestamp::UnixMillis;
+use crate::domain::trace::TRACEPARENT_HEADER;
 use crate::ports::{Exchange, WebhookRequest};
 use crate::telemetry::events::EgressBlocked;
+use crate::telemetry::spans::{Attempting, Traced};
 
 /// The `user-agent` of every request.
 pub const USER_AGENT: &str = concat!("Carillon/", env!("CARGO_PKG_VERSION"));
@@ -30,6 +32,8 @@ pub struct Sent {
     pub class: Class,
     /// Until when the endpoint wants no more.
     pub pause_until: Option<UnixMillis>,
+    /// Its span.
+    pub span: Traced,
 }
 
 impl Sent {
@@ -58,9 +62,14 @@ pub async fn send(
 ) -> Sent {
     let began = context.ports.clock.now();
     let spec = &endpoint.subscription.spec;
-    let headers = headers(endpoint, delivery, began);
+    let url = spec.url.url();
+    let span = context.telemetry.begin(Attempting { delivery, url });
+    let mut headers = headers(endpoint, delivery, began);
+    if let Some(context) = span.context() {
+        headers.push((TRACEPARENT_HEADER.to_owned(), context.to_string()));
+    }
     let request = WebhookRequest {
-        url: spec.url.url().clone(),
+        url: url.clone(),
         headers: headers.clone(),
         body: delivery.body.clone(),
         timeout,
@@ -87,6 +96,7 @@ pub async fn send(
         },
         exchange,
         class,
+        span,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::telemetry::events::{
     DeadLettered, Deferred, Delivered, DeliveriesBegun, RetryScheduled, StoreTrouble,
     SubscriptionDisabled, key_missing,
 };
+use crate::telemetry::spans::{Putting, Queue, Traced};
 
 /// Carries out what follows the attempt that began at `began`.
 pub async fn settle(
@@ -42,9 +43,12 @@ pub async fn settle(
         Action::Delivered => delivered(context, &delivery, ticket).await,
         Action::Retry { due, reason } => {
             let begins = delivery.is_fresh();
-            let delivery = attempted(delivery);
+            let mut delivery = attempted(delivery);
+            let span = begin_put(context, &delivery, Queue::Deliveries, reason.code());
+            span.leads_to(&mut delivery);
             let parcel = Parcel::Delivery { delivery, due };
             put(context, "put retry", vec![parcel]).await;
+            drop(span);
             count_begun(context, u64::from(begins));
             ticket.settle();
             context.telemetry.emit(RetryScheduled { reason });
@@ -72,6 +76,15 @@ fn count_begun(context: &Context, count: u64) {
     }
 }
 
+/// Begins the span of putting `delivery` into `queue`.
+fn begin_put(context: &Context, delivery: &Delivery, queue: Queue, reason: &'static str) -> Traced {
+    context.telemetry.begin(Putting {
+        delivery,
+        queue,
+        reason,
+    })
+}
+
 /// Gives up a delivery.
 pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, ticket: Ticket) {
     let begins = delivery.is_fresh();
@@ -82,14 +95,18 @@ pub async fn dead(context: &Context, delivery: Delivery, reason: DeadReason, tic
 
 /// Makes the dead letter durable, and tells of it.
 async fn bury(context: &Context, delivery: &Delivery, reason: DeadReason) {
+    let mut given_up = delivery.clone();
+    let span = begin_put(context, delivery, Queue::DeadLetters, reason.code());
+    span.leads_to(&mut given_up);
     let letter = DeadLetter {
-        delivery: delivery.clone(),
+        delivery: given_up,
         reason,
         dead_at: context.ports.clock.now(),
     };
     let notice = codec::notice::dead_lettered(&letter);
     let parcels = vec![Parcel::Dead(letter), Parcel::Notice(notice)];
     put(context, "put dead letter", parcels).await;
+    drop(span);
     context.telemetry.emit(DeadLettered { delivery, reason });
 }
 
@@ -112,13 +129,16 @@ pub async fn defer_all(context: &Context, all: Vec<Work>, after: Duration, reaso
     let mut begun = 0;
     for Work { delivery, ticket } in all {
         begun += u64::from(delivery.is_fresh());
-        let (delivery, due) = (delivery.moved(), due());
+        let (mut delivery, due) = (delivery.moved(), due());
+        let span = begin_put(context, &delivery, Queue::Deliveries, reason.code());
+        span.leads_to(&mut delivery);
         parcels.push(Parcel::Delivery { delivery, due });
-        tickets.push(ticket);
+        tickets.push((ticket, span));
     }
     put(context, "put deferral", parcels).await;
     count_begun(context, begun);
-    for ticket in tickets {
+    for (ticket, span) in tickets {
+        drop(span);
         ticket.settle();
         context.telemetry.emit(Deferred { reason });
     }

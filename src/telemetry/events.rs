@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
 use super::labels::{AttemptOutcome, CacheResult, Dependency, Ended, EventResult};
 use super::seldom::Seldom;
+use super::spans::Traced;
 use super::{Emit, Told};
 use crate::domain::accounts::{Account, Sums};
 use crate::domain::address::EgressRule;
@@ -19,6 +21,12 @@ use crate::domain::id::SubscriptionId;
 use crate::domain::lane::DeferReason;
 use crate::domain::outcome::Reason;
 use crate::domain::subscription::DisabledReason;
+use crate::domain::trace::{Hex, TraceContext};
+
+/// The trace of a log line; absent where there is none.
+fn trace_id(trace: &Option<TraceContext>) -> Option<DisplayValue<Hex<'_>>> {
+    trace.as_ref().map(|trace| display(trace.trace_hex()))
+}
 
 /// An event was planned.
 pub struct EventPlanned<'a> {
@@ -30,6 +38,8 @@ pub struct EventPlanned<'a> {
     pub deliveries: usize,
     /// From its timestamp to its being taken.
     pub age: Duration,
+    /// Where it stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// More of a wide event was planned: it counts as an event only once.
@@ -57,7 +67,7 @@ impl Emit for EventPlanned<'_> {
         let result = self.result.name();
         debug!(
             event = %self.event.id, tenant = %self.event.tenant, kind = %self.event.kind,
-            result, deliveries = self.deliveries, "event planned"
+            result, deliveries = self.deliveries, trace_id = trace_id(&self.trace), "event planned"
         );
     }
 }
@@ -68,6 +78,8 @@ pub struct MessageQuarantined<'a> {
     pub fault: &'a EventFault,
     /// Whether it is a delivery that came back, and not an event.
     pub is_delivery: bool,
+    /// Where it stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Emit for MessageQuarantined<'_> {
@@ -76,7 +88,10 @@ impl Emit for MessageQuarantined<'_> {
         if self.is_delivery {
             told.count(Account::Quarantined, 1);
         }
-        warn!(reason = self.fault.reason.code(), error = %self.fault, "message quarantined");
+        warn!(
+            reason = self.fault.reason.code(), error = %self.fault,
+            trace_id = trace_id(&self.trace), "message quarantined"
+        );
     }
 }
 
@@ -84,6 +99,10 @@ impl Emit for MessageQuarantined<'_> {
 pub struct AttemptFinished<'a> {
     /// The attempt, with what follows.
     pub attempt: &'a Attempt,
+    /// Its span.
+    pub span: &'a Traced,
+    /// Where its delivery stands in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Emit for AttemptFinished<'_> {
@@ -91,6 +110,9 @@ impl Emit for AttemptFinished<'_> {
         let attempt = self.attempt;
         let outcome = AttemptOutcome(attempt.reason);
         let seconds = attempt.timing.total.as_secs_f64();
+        self.span.attempted(attempt);
+        let span = self.span.context();
+        let trace = span.or(self.trace);
         told.metrics.attempts.of(outcome).inc();
         told.metrics.attempt_duration.of(outcome).observe(seconds);
         let outcome = outcome.name();
@@ -100,7 +122,8 @@ impl Emit for AttemptFinished<'_> {
             status = attempt.response.as_ref().map(|response| response.status),
             total_ms = u64::try_from(attempt.timing.total.as_millis()).unwrap_or(u64::MAX),
             next = attempt.next_action.code(), test = attempt.test, detail = attempt.detail,
-            "attempt finished"
+            trace_id = trace_id(&trace),
+            span_id = span.as_ref().map(|span| display(span.span_hex())), "attempt finished"
         );
     }
 }
@@ -146,10 +169,11 @@ impl Emit for DeadLettered<'_> {
         told.metrics.deliveries.of(ended).inc();
         told.count(Account::DeadLettered, 1);
         let delivery = self.delivery;
+        let trace = delivery.trace();
         warn!(
             event = %delivery.event.id, delivery = %delivery.id,
             subscription = %delivery.subscription, attempts = delivery.attempts,
-            reason = self.reason.code(), "delivery dead-lettered"
+            reason = self.reason.code(), trace_id = trace_id(&trace), "delivery dead-lettered"
         );
     }
 }

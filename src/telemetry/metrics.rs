@@ -71,6 +71,8 @@ metrics! {
     audit_dropped: IntCounter = "carillon_audit_dropped_total",
     /// Requests refused because of their address, by rule.
     egress_blocked: Counters<EgressRule> = "carillon_egress_blocked_total",
+    /// Spans that were not sent to the collector.
+    trace_spans_dropped: IntCounter = "carillon_trace_spans_dropped_total",
     /// The worst endpoints, each by itself.
     endpoint: EndpointSeries = "carillon_endpoint",
 }

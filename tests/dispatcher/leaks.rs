@@ -52,6 +52,7 @@ fn controls() -> Vec<(&'static str, &'static str)> {
     let mut all = vec![
         ("log", Canaries::EVENT),
         ("metrics", Canaries::METRIC),
+        ("spans", Canaries::EVENT),
         ("answers", Canaries::HEADER),
         ("answers", Canaries::EVENT),
         ("attempts", Canaries::HEADER),

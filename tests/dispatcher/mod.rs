@@ -1,6 +1,7 @@
 //! What a dispatcher does, whatever it keeps everything in: started in this process, spoken
 //! to over its HTTP API, watched by receivers on loopback. One module per topic.
 
+pub mod collector;
 pub mod harness;
 pub mod hooks;
 
@@ -36,3 +37,4 @@ mod stores;
 mod subscriptions;
 mod tenants;
 mod test_action;
+mod traces;

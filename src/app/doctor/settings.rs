@@ -3,7 +3,6 @@
 use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 
-use crate::app::not_in_effect;
 use crate::cli::doctor::Check;
 use crate::config::{Config, Loaded, TOKEN_CHARS_ADVISED};
 
@@ -37,8 +36,7 @@ fn configuration(loaded: &Loaded) -> Check {
         Some(file) => format!("{} and the environment", file.display()),
         None => "the environment and the defaults".to_owned(),
     };
-    let idle = not_in_effect(&loaded.config);
-    let warnings = loaded.warnings.iter().chain(&idle);
+    let warnings = loaded.warnings.iter();
     let warnings = warnings.filter(|warning| !TOLD_ELSEWHERE.contains(&warning.key));
     let warnings: Vec<String> = warnings.map(ToString::to_string).collect();
     if warnings.is_empty() {
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_counted_and_what_has_no_effect_is_named() {
+    fn keys_are_counted_and_what_is_unwise_is_named() {
         let key = |id: &str| format!("\"{id}:{}=\"", "A".repeat(43));
         let two = format!("[{}, {}]", key("a"), key("b"));
         let loaded = config(&[("CARILLON_SECRETS__KEYS", &two)]);
@@ -209,9 +207,9 @@ mod tests {
             (1, Verdict::Ok),
             "told by its own check"
         );
-        let idle = config(&[("CARILLON_TELEMETRY__OTLP_ENDPOINT", "http://localhost:4317")]);
-        let told = configuration(&idle);
+        let wider = config(&[("CARILLON_EGRESS__ALLOW", "[\"9.9.9.9/24\"]")]);
+        let told = configuration(&wider);
         assert_eq!(told.verdict, Verdict::Warning);
-        assert!(told.detail.contains("otlp_endpoint"), "{told:?}");
+        assert!(told.detail.contains("9.9.9.0/24"), "{told:?}");
     }
 }

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::Piece;
 use super::search::Needle;
+use crate::dispatcher::collector::Collector;
 use crate::dispatcher::harness::{Answer, Api, Subscribed, poll_until};
 use crate::dispatcher::hooks::{Hooks, slowly, status};
 use crate::dispatcher::program;
@@ -51,6 +52,7 @@ pub struct Run {
     pub api: Api,
     pub hooks: Hooks,
     pub secure: Hooks,
+    pub collector: Collector,
     pub token: String,
     /// Those of `secrets.keys`, in the form of that setting, in the order of their use.
     pub keys: [String; 2],
@@ -94,6 +96,7 @@ impl Run {
         let ca_file = folder.path().join("ca.pem");
         std::fs::write(&ca_file, authority).unwrap();
         let store = Store::start().await;
+        let collector = Collector::start().await;
         let token = format!("t{}", random());
         let mut variables = store.variables();
         variables.extend([
@@ -103,6 +106,7 @@ impl Run {
             ("CARILLON_DELIVERY__RATE_LIMIT__PER_SECOND", "0".to_owned()),
             ("CARILLON_RETRY__SCHEDULE", r#"["10ms"]"#.to_owned()),
             ("CARILLON_TELEMETRY__LOG", "json".to_owned()),
+            ("CARILLON_TELEMETRY__OTLP_ENDPOINT", collector.url().into()),
         ]);
         let made = [(); 2].map(|()| {
             let mut bytes = [0; 32];
@@ -119,6 +123,7 @@ impl Run {
             api: Api::at("", "", None),
             hooks: hooks.await,
             secure,
+            collector,
             token,
             keys: [0, 1].map(|n| format!("k{n}:{}", BASE64.encode(made[n].bytes()))),
             store,
@@ -294,6 +299,8 @@ impl Run {
             let text = std::fs::read(log).unwrap();
             self.keep("log", text);
         }
+        let spans = self.collector.bytes();
+        self.keep("spans", spans);
         let stored = self.store.pieces().await;
         self.left.pieces.extend(stored);
         self.left
