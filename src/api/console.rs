@@ -30,8 +30,8 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::HeaderValue;
 use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::auth::Caller;
@@ -47,8 +47,10 @@ pub struct Console {
     api: Api,
     /// The API, for what this process asks of itself.
     routes: Router,
-    /// What a browser may do with a page: that may be shown in a frame, and that may not.
-    policies: [HeaderValue; 2],
+    /// What a browser may do with a page.
+    policy: HeaderValue,
+    /// The same where the page may be in a frame; `None` when none may.
+    policy_in_frame: Option<HeaderValue>,
 }
 
 type Pages = Arc<Console>;
@@ -59,7 +61,8 @@ pub fn router(api: &Api) -> Router<Api> {
     let pages = Arc::new(Console {
         api: Arc::clone(api),
         routes: routes::router(api).with_state(Arc::clone(api)),
-        policies: [policy(&api.embed_in), policy(&[])],
+        policy: policy("'none'"),
+        policy_in_frame: (!api.embed_in.is_empty()).then(|| policy(&api.embed_in.join(" "))),
     });
     let at_most = DefaultBodyLimit::max;
     // In a form, a byte takes up to three.
@@ -93,29 +96,36 @@ pub fn router(api: &Api) -> Router<Api> {
         .with_state(pages)
 }
 
-/// Says what a browser may do with the page. What the admin can do is in no frame: a page around
-/// it could have it clicked without being seen.
+/// Says what a browser may do with the page.
 async fn with_policy(State(pages): State<Pages>, request: Request, next: Next) -> Response {
-    let now = pages.api.ports.clock.now();
-    let is_admin = pages.api.gate.looks(request.headers(), now) == Some(Caller::Admin);
-    let [framed, alone] = &pages.policies;
-    let policy = if is_admin { alone } else { framed };
+    let policy = pages.policy_for(request.headers()).clone();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     response
+}
+
+impl Console {
+    /// What a browser may do with the page of whoever sends `headers`. What the admin can do is in
+    /// no frame: a page around it could have it clicked without being seen.
+    fn policy_for(&self, headers: &HeaderMap) -> &HeaderValue {
+        let Some(in_frame) = &self.policy_in_frame else {
+            return &self.policy;
+        };
+        let now = self.api.ports.clock.now();
+        match self.api.gate.looks(headers, now) {
+            Some(Caller::Admin) => &self.policy,
+            _ => in_frame,
+        }
+    }
 }
 
 /// What a browser may do with a page (Content Security Policy 3): use what comes from here, run
 /// no script and take no style that stands in the page itself.
-fn policy(embed_in: &[String]) -> HeaderValue {
-    let ancestors = match embed_in {
-        [] => "'none'".to_owned(),
-        some => some.join(" "),
-    };
+fn policy(frame_ancestors: &str) -> HeaderValue {
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors {ancestors}"
+         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors {frame_ancestors}"
     );
     // Origins are checked when the configuration is read.
     HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static(super::NOTHING))

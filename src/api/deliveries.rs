@@ -335,37 +335,17 @@ pub fn describe_redeliver(schemas: &mut Schemas) -> Operation {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::domain::attempt::{SentRequest, Timing};
-    use crate::domain::id::{EventId, EventType, SubscriptionId, TenantId};
+    use crate::domain::attempt::tests::plain;
     use crate::domain::outcome::Reason;
 
     fn attempt(next_action: NextAction, next_at: Option<i64>, redrives: u32) -> (u64, Attempt) {
         let attempt = Attempt {
-            delivery: DeliveryId::parse("msg_0123456789abcdef").unwrap(),
-            number: 1,
             redrives,
-            subscription: SubscriptionId::parse("sub_1").unwrap(),
-            shared: false,
-            tenant: TenantId::parse("acme").unwrap(),
-            event: EventId::parse("e").unwrap(),
-            kind: EventType::parse("a.b").unwrap(),
-            at: UnixMillis(1),
-            request: SentRequest {
-                url: String::new(),
-                headers: Vec::new(),
-                body: Bytes::new(),
-                body_cut: false,
-            },
-            response: None,
             reason: Reason::from_code("gone").filter(|_| next_action != NextAction::None),
-            detail: String::new(),
-            timing: Timing::default(),
             next_action,
             next_at: next_at.map(UnixMillis),
-            test: false,
+            ..plain()
         };
         (1, attempt)
     }

@@ -36,7 +36,8 @@ pub struct Json(pub Value);
 /// A body that is a JSON object; absent, it is an empty one.
 pub struct Document(pub Map<String, Value>);
 
-/// Query parameters, each known and given once: [`check_query`] has looked.
+/// Query parameters. Those of the API are known and given once each: [`check_query`] has looked.
+/// The console leaves out what it does not know, and takes the first of what is given twice.
 pub struct Query(Vec<(String, String)>);
 
 /// The subscription that the path names.

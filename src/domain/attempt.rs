@@ -127,3 +127,36 @@ pub struct Timing {
     /// The whole attempt.
     pub total: Duration,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An attempt of nothing in particular, delivered.
+    pub(crate) fn plain() -> Attempt {
+        Attempt {
+            delivery: DeliveryId::parse("msg_1").unwrap(),
+            number: 1,
+            redrives: 0,
+            subscription: SubscriptionId::parse("sub_1").unwrap(),
+            shared: false,
+            tenant: TenantId::parse("acme").unwrap(),
+            event: EventId::parse("e").unwrap(),
+            kind: EventType::parse("t").unwrap(),
+            at: UnixMillis(1000),
+            request: SentRequest {
+                url: "https://example.com/".to_owned(),
+                headers: Vec::new(),
+                body: Bytes::new(),
+                body_cut: false,
+            },
+            response: None,
+            reason: None,
+            detail: String::new(),
+            timing: Timing::default(),
+            next_action: NextAction::None,
+            next_at: None,
+            test: false,
+        }
+    }
+}

@@ -259,38 +259,22 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::attempt::{NextAction, SentRequest, Timing};
-    use crate::domain::id::{DeliveryId, EventId, EventType};
+    use crate::domain::attempt::Timing;
+    use crate::domain::attempt::tests::plain;
     use crate::domain::outcome::Reason;
 
-    /// An attempt of nothing in particular.
+    /// An attempt that took 30 ms.
     pub(crate) fn attempt(subscription: &str, tenant: &str, failed: bool) -> Attempt {
         Attempt {
-            delivery: DeliveryId::parse("msg_1").unwrap(),
-            number: 1,
-            redrives: 0,
             subscription: SubscriptionId::parse(subscription).unwrap(),
             shared: subscription.starts_with("sub_shared"),
             tenant: TenantId::parse(tenant).unwrap(),
-            event: EventId::parse("e").unwrap(),
-            kind: EventType::parse("t").unwrap(),
-            at: UnixMillis(0),
-            request: SentRequest {
-                url: String::new(),
-                headers: Vec::new(),
-                body: bytes::Bytes::new(),
-                body_cut: false,
-            },
-            response: None,
             reason: Reason::from_code("timeout").filter(|_| failed),
-            detail: String::new(),
             timing: Timing {
                 total: Duration::from_millis(30),
                 ..Timing::default()
             },
-            next_action: NextAction::None,
-            next_at: None,
-            test: false,
+            ..plain()
         }
     }
 

@@ -23,6 +23,15 @@ async function publish(page, id, tenant = "acme") {
   await page.getByText(`Published as ${id}`).waitFor();
 }
 
+async function disableAndEnable(page) {
+  await page.getByRole("button", { name: "Disable" }).click();
+  await page.getByRole("heading", { name: "Disable this subscription?" }).waitFor();
+  await page.getByRole("button", { name: "Disable" }).click();
+  await page.getByText("It is disabled").waitFor();
+  await page.getByRole("button", { name: "Enable" }).click();
+  await page.getByText("It is enabled").waitFor();
+}
+
 test("a customer sets up a Leicbit webhook, tests it and sees an event arrive", async () => {
   const page = await stage.signedIn({ permissions: ["clipboard-read", "clipboard-write"] });
   await page.getByRole("link", { name: "Subscriptions" }).click();
@@ -48,12 +57,7 @@ test("a customer sets up a Leicbit webhook, tests it and sees an event arrive", 
 
   await page.getByRole("button", { name: "Test" }).click();
   await page.getByText("Test delivered").waitFor();
-  await page.getByRole("button", { name: "Disable" }).click();
-  await page.getByRole("heading", { name: "Disable this subscription?" }).waitFor();
-  await page.getByRole("button", { name: "Disable" }).click();
-  await page.getByText("It is disabled").waitFor();
-  await page.getByRole("button", { name: "Enable" }).click();
-  await page.getByText("It is enabled").waitFor();
+  await disableAndEnable(page);
 
   // Open beside it, the page of the subscription hears of the event by itself.
   await page.goto(path);
@@ -230,12 +234,7 @@ test("without script, everything can be read and done", async () => {
   await page.getByRole("link", { name: "Our SOC" }).click();
   await page.getByRole("button", { name: "Test" }).click();
   await page.getByText("Test delivered").waitFor();
-  await page.getByRole("button", { name: "Disable" }).click();
-  await page.getByRole("heading", { name: "Disable this subscription?" }).waitFor();
-  await page.getByRole("button", { name: "Disable" }).click();
-  await page.getByText("It is disabled").waitFor();
-  await page.getByRole("button", { name: "Enable" }).click();
-  await page.getByText("It is enabled").waitFor();
+  await disableAndEnable(page);
   await page.getByRole("link", { name: "Attempts", exact: true }).click();
   await page.getByRole("link", { name: "demo.happened" }).first().click();
   await page.getByText("webhook-id").first().waitFor();

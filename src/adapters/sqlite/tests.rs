@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::codec::vault::Vault;
-use crate::domain::attempt::{Attempt, NextAction, SentRequest, Timing};
-use crate::domain::id::{DeliveryId, EventId, EventType, LedgerKey, SubscriptionId, TenantId};
+use crate::domain::attempt::Attempt;
+use crate::domain::attempt::tests::plain;
+use crate::domain::id::{LedgerKey, SubscriptionId};
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{
     AuditLog as _, EndpointHealth as _, EventMessage, Inbox as _, Ledger as _, Outbox as _, Parcel,
@@ -349,28 +350,7 @@ pub(super) fn attempt(body_bytes: usize) -> Attempt {
             .wrapping_add(1);
         state.to_be_bytes()[0]
     });
-    Attempt {
-        delivery: DeliveryId::parse("msg_1").unwrap(),
-        number: 1,
-        redrives: 0,
-        subscription: subscription(),
-        shared: false,
-        tenant: TenantId::parse("acme").unwrap(),
-        event: EventId::parse("e").unwrap(),
-        kind: EventType::parse("t").unwrap(),
-        at: UnixMillis(1000),
-        request: SentRequest {
-            url: "https://example.com/".to_owned(),
-            headers: Vec::new(),
-            body: noise.take(body_bytes).collect(),
-            body_cut: false,
-        },
-        response: None,
-        reason: None,
-        detail: String::new(),
-        timing: Timing::default(),
-        next_action: NextAction::None,
-        next_at: None,
-        test: false,
-    }
+    let mut attempt = plain();
+    attempt.request.body = noise.take(body_bytes).collect();
+    attempt
 }

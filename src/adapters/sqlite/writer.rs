@@ -230,11 +230,7 @@ impl Hand {
         // all of them at the end.
         let is_apart = self.attempts_fail || batch.attempts.limit.is_none();
         if is_apart && !batch.attempts.rows.is_empty() {
-            let attempts = std::mem::take(&mut batch.attempts);
-            if !batch.is_empty() {
-                self.commit(batch);
-            }
-            return self.commit_attempts(attempts);
+            return self.commit_apart(batch);
         }
         let fault = match self.transact(|tx| apply(&mut batch, tx)) {
             Ok(effects) => {
@@ -245,12 +241,8 @@ impl Hand {
             }
             Err(fault) => fault,
         };
-        let attempts = std::mem::take(&mut batch.attempts);
-        if !attempts.rows.is_empty() {
-            if !batch.is_empty() {
-                self.commit(batch);
-            }
-            return self.commit_attempts(attempts);
+        if !batch.attempts.rows.is_empty() {
+            return self.commit_apart(batch);
         }
         if fault.is_outage() || batch.is_one() {
             return self.give_up(batch, &fault);
@@ -260,12 +252,18 @@ impl Hand {
         self.commit(second);
     }
 
+    /// Commits `batch` without its attempts, and then those.
+    fn commit_apart(&mut self, mut batch: Batch) {
+        let attempts = std::mem::take(&mut batch.attempts);
+        if !batch.is_empty() {
+            self.commit(batch);
+        }
+        self.commit_attempts(attempts);
+    }
+
     /// Commits attempts by themselves. Nobody waits for them, so a fault of theirs is no fault
     /// of the store.
     fn commit_attempts(&mut self, mut turn: Turn) {
-        if turn.rows.is_empty() {
-            return;
-        }
         let written = self.transact(|tx| audit::write(tx, &mut turn));
         let failed_before = std::mem::replace(&mut self.attempts_fail, written.is_err());
         let Err(fault) = written else {

@@ -165,11 +165,11 @@ pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
 
 /// The path of a resource of the API.
 fn target(parts: &[&str]) -> String {
-    format!("/v1{}", path(parts))
+    format!("/v1{}", path_to(parts))
 }
 
 /// A path, each part of it escaped.
-pub fn path(parts: &[&str]) -> String {
+pub fn path_to(parts: &[&str]) -> String {
     let mut path = String::new();
     for part in parts {
         path.push('/');

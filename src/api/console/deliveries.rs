@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::extract::Query;
-use super::calls::{path, with_query};
+use super::calls::{path_to, with_query};
 use super::page::{Frame, Notice, failed, render};
 use super::view::{Attempt, Delivery, List};
 use super::visitor::Visitor;
@@ -76,7 +76,7 @@ async fn one(visitor: &Visitor, id: &str, cursor: &str, notice: Option<Notice>) 
         Ok(found) => (found, None),
         Err(refusal) => (List::nothing(), Notice::bad(&refusal)),
     };
-    let own = path(&["deliveries", id]);
+    let own = path_to(&["deliveries", id]);
     let next = found
         .next
         .map(|cursor| with_query(&own, &[("cursor", &cursor)]));

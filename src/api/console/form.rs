@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::page::Form;
 use super::view::Subscription;
+use crate::codec::subscription::WRITABLE;
 
 /// The fields, as they stand in the form.
 #[derive(Default)]
@@ -36,16 +37,23 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// The field: `filter.data.x` and `headers[2]` are parts of one.
+    fn own(&self) -> &str {
+        self.field.split(['.', '[']).next().unwrap_or_default()
+    }
+
     /// What is wrong with this field; nothing when it is another's.
     pub fn of(&self, field: &str) -> &str {
-        // `filter.data.x` and `headers[2]` are parts of a field.
-        let own = self.field.split(['.', '[']).next().unwrap_or_default();
-        if own == field { &self.detail } else { "" }
+        if self.own() == field {
+            &self.detail
+        } else {
+            ""
+        }
     }
 
     /// The element of the field that is wrong.
     pub fn shown_field(&self) -> &str {
-        match self.field.split(['.', '[']).next().unwrap_or_default() {
+        match self.own() {
             "rate_limit" => "per_second",
             field => field,
         }
@@ -53,20 +61,8 @@ impl Fault {
 
     /// What is wrong with none of the fields that are shown.
     pub fn elsewhere(&self) -> &str {
-        const SHOWN: [&str; 11] = [
-            "tenant",
-            "url",
-            "format",
-            "signing",
-            "description",
-            "event_types",
-            "filter",
-            "headers",
-            "rate_limit",
-            "timeout_ms",
-            "retry",
-        ];
-        let is_shown = SHOWN.iter().any(|field| !self.of(field).is_empty());
+        // All but `enabled` is in the form: that has buttons of its own.
+        let is_shown = self.own() != "enabled" && WRITABLE.contains(&self.own());
         if is_shown { "" } else { &self.detail }
     }
 }
@@ -349,6 +345,13 @@ mod tests {
             let fault = fields.document().err().unwrap();
             assert!(!fault.of(field).is_empty(), "{field}");
             assert_eq!(fault.elsewhere(), "");
+        }
+        let document = Fields::default().document().ok().unwrap();
+        for field in document.as_object().unwrap().keys() {
+            assert_eq!(fault(field, "must be").elsewhere(), "", "{field}");
+        }
+        for field in ["enabled", "id", "other"] {
+            assert_eq!(fault(field, "must be").elsewhere(), "must be", "{field}");
         }
         let inside = fault("filter.data.n[0]", "must be");
         assert_eq!(inside.of("filter"), "must be");

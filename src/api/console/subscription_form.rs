@@ -9,7 +9,7 @@ use http::{HeaderName, Method, StatusCode, header};
 
 use super::super::extract::Query;
 use super::Pages;
-use super::calls::{Refusal, path as page_path};
+use super::calls::{Refusal, path_to};
 use super::form::{Fault, Fields, patch};
 use super::page::{Form, Frame, Notice, Question, ask, failed, render_as};
 use super::subscriptions::{Done, shown};
@@ -102,7 +102,7 @@ pub async fn change(visitor: Visitor, Path(id): Path<String>, form: Form) -> Res
         Err(refusal) => return failed(&visitor, "subscriptions", &refusal),
     };
     if fields.signing != current.signing && !form.is_sure() {
-        let own = page_path(&["subscriptions", &id, "edit"]);
+        let own = path_to(&["subscriptions", &id, "edit"]);
         let question = Question {
             section: "subscriptions",
             title: "Sign in another way?".to_owned(),

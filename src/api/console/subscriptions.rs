@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::extract::Query;
 use super::asked::Asked;
-use super::calls::{Refusal, path};
+use super::calls::{Refusal, path_to};
 use super::page::{Form, Frame, Notice, Question, ask, failed, go, render, render_as};
 use super::view::{Attempt, Lane, List, Secret, Subscription};
 use super::visitor::Visitor;
@@ -111,12 +111,7 @@ struct OnePage {
     bars: Vec<Bar>,
     /// When the soonest of the waiting deliveries is due.
     next_at: Option<String>,
-    /// The secret, which is shown this once.
-    secret: Option<Secret>,
-    /// Until when the one before signs too.
-    overlap_until: Option<String>,
-    tested: Option<Tested>,
-    notice: Option<Notice>,
+    done: Done,
 }
 
 /// One attempt, drawn.
@@ -143,6 +138,7 @@ pub struct Tested {
 /// What was done to it just now.
 #[derive(Default)]
 pub struct Done {
+    /// Its secret, which is shown this once.
     pub secret: Option<Secret>,
     pub notice: Option<Notice>,
     /// Until when the secret before signs too.
@@ -183,10 +179,7 @@ pub async fn shown(visitor: &Visitor, subscription: Subscription, done: Done) ->
         lane: lane.ok(),
         attempts,
         trouble,
-        secret: done.secret,
-        overlap_until: done.overlap_until,
-        tested: done.tested,
-        notice: done.notice,
+        done,
     };
     render(&page)
 }
@@ -220,7 +213,7 @@ fn bars(attempts: &[Attempt]) -> Vec<Bar> {
 /// Enables, disables, tests, deletes one, or makes it a new secret.
 pub async fn act(visitor: Visitor, Path(id): Path<String>, form: Form) -> Response {
     if let Some((title, text, yes)) = question(&form).filter(|_| !form.is_sure()) {
-        let own = path(&["subscriptions", &id]);
+        let own = path_to(&["subscriptions", &id]);
         let question = Question {
             section: "subscriptions",
             title: title.to_owned(),
@@ -277,17 +270,14 @@ async fn done(visitor: &Visitor, id: &str, form: &Form) -> Result<Option<Told>, 
     let (calls, path) = (&visitor.calls, ["subscriptions", id]);
     let (mut known, mut done) = (None, Done::default());
     match form.text("do") {
-        "enable" => {
-            known = calls
-                .send(Method::PATCH, &path, &json!({ "enabled": true }))
-                .await?;
-            done.notice = Notice::good("It is enabled.");
-        }
-        "disable" => {
-            known = calls
-                .send(Method::PATCH, &path, &json!({ "enabled": false }))
-                .await?;
-            done.notice = Notice::good("It is disabled: nothing is sent.");
+        wanted @ ("enable" | "disable") => {
+            let (enabled, said) = match wanted {
+                "enable" => (true, "It is enabled."),
+                _ => (false, "It is disabled: nothing is sent."),
+            };
+            let change = json!({ "enabled": enabled });
+            known = calls.send(Method::PATCH, &path, &change).await?;
+            done.notice = Notice::good(said);
         }
         "test" => {
             let path = ["subscriptions", id, "test"];

@@ -322,7 +322,6 @@ fn with_default(mut schema: Value, default: &str) -> Value {
     schema
 }
 
-/// What is shown may be written back: it is not looked at.
 /// A document of these members, in which what names and leads is there.
 fn whole(members: Map<String, Value>) -> Value {
     let mut document = document_of(members);
@@ -330,7 +329,8 @@ fn whole(members: Map<String, Value>) -> Value {
     document
 }
 
-/// A document of these members, and of what is shown and ignored.
+/// A document of these members, and of those that are only shown. What is shown may be written
+/// back: it is not looked at.
 fn document_of(members: Map<String, Value>) -> Value {
     let never_null = REQUIRED.map(|name| (name, members[name].clone()));
     let mut document = parts::document(Value::Object(members));

@@ -28,9 +28,13 @@ function ready(part) {
   tellTimes();
 }
 
-// Puts the page of an answer in place of this one; whether there is one.
-function putInPlace(text) {
-  const fresh = new DOMParser().parseFromString(text, "text/html");
+// The page of an answer.
+async function pageOf(answer) {
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
+
+// Puts a fresh page in place of this one; whether there is one.
+function putInPlace(fresh) {
   const main = fresh.getElementById("main");
   if (!main) return false;
   document.title = fresh.title;
@@ -63,7 +67,7 @@ async function signInByFragment() {
       location.replace(answer.url);
       return true;
     }
-    if (!putInPlace(await answer.text())) say("That token was refused.");
+    if (!putInPlace(await pageOf(answer))) say("That token was refused.");
   } catch {
     say("The server did not answer. Load the page again.");
   }
@@ -82,7 +86,7 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     isLive(answer.ok && !answer.redirected);
     if (!answer.ok || answer.redirected) return;
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = await pageOf(answer);
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
       // What somebody is reading or typing in stays as it is.
@@ -162,10 +166,10 @@ async function answerInPlace(event) {
     } else if (answer.redirected) {
       location.assign(answer.url);
     } else {
-      const text = await answer.text();
-      const why = refusal(answer, text);
+      const fresh = await pageOf(answer);
+      const why = refusal(answer, fresh);
       if (why) fail(form, why);
-      else putInPlace(text);
+      else putInPlace(fresh);
       listen();
     }
   } catch {
@@ -178,8 +182,8 @@ async function answerInPlace(event) {
 
 // Why there is nothing to put in place; empty where there is. The page of an error has no form, and
 // what was typed into this one must not go for it.
-function refusal(answer, text) {
-  const main = new DOMParser().parseFromString(text, "text/html").getElementById("main");
+function refusal(answer, fresh) {
+  const main = fresh.getElementById("main");
   if (!main) return `That did not work: the server answered ${answer.status}.`;
   if (answer.ok || main.querySelector("form")) return "";
   return (main.querySelector(".notice") ?? main).textContent.trim();
