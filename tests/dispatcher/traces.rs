@@ -100,7 +100,7 @@ async fn a_trace_is_whole_over_a_retry() {
     expected.sort_unstable();
     assert_eq!(remote, expected, "what came by a queue");
     for span in [again, second] {
-        assert_eq!(span.links, [first.id.clone()], "{span:?}");
+        assert_eq!(span.links, [first.id.as_str()], "{span:?}");
     }
     for span in [taken, plan, sent, first] {
         assert!(span.links.is_empty(), "{span:?}");
@@ -219,7 +219,7 @@ async fn a_delivery_keeps_its_trace_over_a_restart_and_a_redrive() {
         (parent.name.rsplit_once('.').unwrap().1.to_owned(), parent)
     };
     for (span, before) in [(second, first), (third, second), (fourth, third)] {
-        assert_eq!(span.links, [before.id.clone()], "{span:?}");
+        assert_eq!(span.links, [before.id.as_str()], "{span:?}");
         assert_eq!(above(span).0, "deliveries");
     }
     for span in [first, second, third] {
