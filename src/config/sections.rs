@@ -185,8 +185,9 @@ sections! {
         /// (`carillon`), `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`
         /// (`parentbased_always_on`: whoever began the trace decides, and what has no trace is
         /// kept) and `OTEL_TRACES_SAMPLER_ARG`, `OTEL_EXPORTER_OTLP_HEADERS`,
-        /// `OTEL_EXPORTER_OTLP_TIMEOUT` (each also with `_TRACES_`), `OTEL_BSP_*` and
-        /// `OTEL_SPAN_*_LIMIT`.
+        /// `OTEL_EXPORTER_OTLP_TIMEOUT` (each also with `_TRACES_`), `OTEL_BSP_MAX_QUEUE_SIZE`
+        /// (4096), `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` and
+        /// `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`. `egress.*` does not concern the collector.
         otlp_endpoint: Option<Url> = None,
         /// How log lines look; when it is unset, `text` on a terminal, else `json`.
         log: Option<LogForm> = None,

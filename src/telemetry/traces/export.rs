@@ -24,8 +24,9 @@ use tracing::warn;
 use super::super::Metrics;
 use super::super::seldom::Seldom;
 
-/// Spans that wait at most, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise: the SDK's default.
-const WAITING_MAX: usize = 2048;
+/// Spans that wait at most, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise: those of all the
+/// events that a process has in flight (`intake.prefetch`), should they end at once.
+const WAITING_MAX: usize = 4096;
 /// How long sending a batch may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
 const BATCH_WITHIN: Duration = Duration::from_secs(10);
 
