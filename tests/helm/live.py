@@ -50,7 +50,7 @@ def free_port():
 class Pod:
     """A process with the command, configuration and environment of a pod of the production Deployment."""
 
-    def __init__(self, folder, number):
+    def __init__(self, folder, number, mode="production"):
         self.http, self.ops = free_port(), free_port()
         config = {
             "http": {"listen": f"0.0.0.0:{self.http}", "admin_token": TOKEN}, "ops": {"listen": f"0.0.0.0:{self.ops}"},
@@ -60,8 +60,12 @@ class Pod:
         }
         self.folder = Path(folder) / f"pod-{number}"
         self.folder.mkdir()
+        given = {"config": config, "mode": mode, "init": {"enabled": mode == "production"}}
+        if mode == "embedded":
+            del config["broker"], config["redis"]
+            given["persistence"] = {"mountPath": str(self.folder)}
         values = self.folder / "values.json"
-        values.write_text(json.dumps({"config": config, "init": {"enabled": True}}))
+        values.write_text(json.dumps(given))
         self.documents = template(values=values)
         self.spec, self.container = pod_of(workload(self.documents)), container_of(workload(self.documents))
         self.env = chart.environment(self.container, self.documents, self.folder)
@@ -148,6 +152,19 @@ def one_pod(folder):
         assert "answers and takes the token" in told, told
         took = pod.end()
         print(f"one pod: ready, looked at, ended in {took:.1f} s of {pod.spec['terminationGracePeriodSeconds']} s", flush=True)
+    finally:
+        pod.kill()
+
+
+def embedded_pod(folder):
+    """The same on a file; what the test's pod asks is answered."""
+    pod = Pod(folder, "embedded", mode="embedded")
+    try:
+        pod.start().until_ready()
+        listed = json.loads(pod.once("Pod", CARILLON_API=f"http://127.0.0.1:{pod.http}"))
+        assert listed["items"] == [], listed
+        assert (pod.folder / "carillon.db").exists(), "the file is not on the volume"
+        pod.end()
     finally:
         pod.kill()
 
@@ -285,6 +302,7 @@ def main():
             results.check("rolling restart", rolling, folder)
         else:
             results.check("one pod", one_pod, folder)
+            results.check("embedded pod", embedded_pod, folder)
         results.check("cleaning up", clean_up)
     return results.end()
 
