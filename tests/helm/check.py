@@ -18,7 +18,8 @@ from chart import CHART, KUBERNETES, ROOT, Refused, container_of, of_kind, pod_o
 from results import Results
 
 # Kinds that other operators bring; their schemas are not Kubernetes'.
-CUSTOM = {"ExternalSecret", "ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "RabbitmqCluster"}
+CUSTOM = {"ExternalSecret", "ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "RabbitmqCluster",
+          "HTTPRoute"}
 CASES = sorted((CHART / "ci").glob("*-values.yaml"))
 BASE = CHART / "ci/secret-by-value-values.yaml"
 EMBEDDED = CHART / "ci/embedded-values.yaml"
@@ -69,6 +70,7 @@ REFUSED = [
     ([KEYS, "ca.configMap=a", "ca.secret=b"], "both set"),
     ([KEYS, "ca.configMap=a", "config.broker.ca_file=/x"], "take one of them away"),
     ([KEYS, "ingress.enabled=true"], "without ingress.hosts"),
+    ([KEYS, "httpRoute.enabled=true", "httpRoute.hosts={a.example}"], "through which Gateway"),
     ([KEYS, "secrets.externalSecret.enabled=true"], "no name"),
     ([KEYS, "monitoring.runbookBaseUrl=https://x"], "runbookBaseUrl"),
 ]
@@ -325,6 +327,8 @@ def services_are_apart():
     assert [p["name"] for p in services["carillon-ops"]] == ["ops"]
     paths = [p for rule in of_kind(documents, "Ingress")["spec"]["rules"] for p in rule["http"]["paths"]]
     assert all(p["backend"]["service"] == {"name": "carillon", "port": {"name": "http"}} for p in paths)
+    route = of_kind(template(values=CHART / "ci/gateway-values.yaml"), "HTTPRoute")
+    assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "carillon", "port": 80}]
     ports = {p["name"]: p["containerPort"] for p in container_of(workload(documents))["ports"]}
     assert ports == {"http": 8081, "ops": 9465}
 

@@ -56,6 +56,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled without ingress.hosts: every name that leads to the controller would lead to Carillon" -}}
 {{- end -}}
+{{- if and .Values.httpRoute.enabled (not (and .Values.httpRoute.hosts .Values.httpRoute.parentRefs)) -}}
+{{- fail "httpRoute.enabled needs httpRoute.hosts and httpRoute.parentRefs: which names lead to Carillon, through which Gateway" -}}
+{{- end -}}
 {{- if .Values.secrets.externalSecret.enabled -}}
   {{- if not .Values.secrets.externalSecret.secretStoreRef.name -}}
   {{- fail "secrets.externalSecret.secretStoreRef has no name: say which store the settings are in" -}}
