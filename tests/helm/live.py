@@ -268,8 +268,8 @@ def rolling(folder):
         print(f"rolling: {len(published)} events at {rate:.0f} a second, 3 of 3 pods replaced, lost {lost}, duplicated {twice}; "
               f"ended in {', '.join(f'{s:.1f}' for s in took)} s", flush=True)
         assert len(published) > 1000, f"only {len(published)} events were published"
-        assert len(receiver.ids) == len(receiver.events), "a delivery changed its webhook-id"
         assert lost == 0 and twice == 0, f"lost {lost}, duplicated {twice}"
+        assert len(receiver.ids) == len(receiver.events), "a delivery changed its webhook-id"
     finally:
         stop.set()
         if publisher.ident:
