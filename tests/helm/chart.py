@@ -1,5 +1,6 @@
 """What the tests of the chart share: rendering it, and running what it has rendered on this machine."""
 import base64
+import functools
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ KUBERNETES = [f"1.{minor}.0" for minor in range(29, 35)]
 ELSEWHERE = {
     "CARILLON_HTTP__ADMIN_TOKEN": "an-admin-token-for-tests-only-0123456789",
     "CARILLON_BROKER__URL": "amqp://carillon:secret@rabbitmq:5672",
+    # The cluster operator's, with the slash that it ends in.
+    "GIVEN_BROKER_URL": "amqp://carillon:secret@rabbitmq:5672/",
     "CARILLON_REDIS__URL": "redis://:secret@redis:6379/0",
     "CARILLON_TOKEN": "an-admin-token-for-tests-only-0123456789",
     "CARILLON_SECRETS__KEYS": '["k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]',
@@ -33,12 +36,19 @@ def helm(*args, binary=HELM):
     return done.stdout
 
 
-def template(*args, values=None, kube=KUBERNETES[-1], chart=CHART, binary=HELM):
-    """The rendered resources."""
+def template(*args, chart=CHART, **more):
+    """The rendered resources, not to be changed: what comes from this chart is rendered once."""
+    return (_rendered if chart is CHART else _template)(*args, chart=chart, **more)
+
+
+def _template(*args, values=None, kube=KUBERNETES[-1], chart=CHART, binary=HELM):
     given = ["--values", values] if values else []
     text = helm("template", "carillon", chart, "--namespace", "carillon", "--kube-version", kube, *given, *args,
                 binary=binary)
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+_rendered = functools.cache(_template)
 
 
 def of_kind(documents, kind, component=None):
@@ -78,7 +88,8 @@ def environment(container, documents, folder):
     for variable in container["env"]:
         name = variable["name"]
         if "value" in variable:
-            found[name] = variable["value"]
+            # As a kubelet does it: with variables that came before.
+            found[name] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], variable["value"])
         else:
             wanted = variable["valueFrom"]["secretKeyRef"]
             own = secrets.get(wanted["name"])

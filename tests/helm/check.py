@@ -18,7 +18,8 @@ from chart import CHART, KUBERNETES, ROOT, Refused, container_of, of_kind, pod_o
 from results import Results
 
 # Kinds that other operators bring; their schemas are not Kubernetes'.
-CUSTOM = {"ExternalSecret", "ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "RabbitmqCluster"}
+CUSTOM = {"ExternalSecret", "ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "RabbitmqCluster",
+          "HTTPRoute"}
 CASES = sorted((CHART / "ci").glob("*-values.yaml"))
 BASE = CHART / "ci/secret-by-value-values.yaml"
 EMBEDDED = CHART / "ci/embedded-values.yaml"
@@ -64,9 +65,12 @@ REFUSED = [
     ([KEYS, "strategy.maxSurge=0"], "nothing could be rolled"),
     (["config.http.admin_token=t", "config.redis.url=redis://a", "config.broker.url=amqp://a\\,amqp://b", "keda.enabled=true"],
      "KEDA reads one URL"),
+    ([KEYS, "secrets.from.brokerUrl.name=b", "secrets.from.brokerUrl.key=k", "secrets.from.brokerUrl.suffix=/x", "keda.enabled=true"],
+     "KEDA reads a whole one"),
     ([KEYS, "ca.configMap=a", "ca.secret=b"], "both set"),
     ([KEYS, "ca.configMap=a", "config.broker.ca_file=/x"], "take one of them away"),
     ([KEYS, "ingress.enabled=true"], "without ingress.hosts"),
+    ([KEYS, "httpRoute.enabled=true", "httpRoute.hosts={a.example}"], "through which Gateway"),
     ([KEYS, "secrets.externalSecret.enabled=true"], "no name"),
     ([KEYS, "monitoring.runbookBaseUrl=https://x"], "runbookBaseUrl"),
 ]
@@ -205,6 +209,18 @@ SECRET = {("http", "admin_token"), ("broker", "url"), ("redis", "url"), ("secret
 SECRET_TEXTS = ["an-admin-token-for-tests-only", "secret@", "MDEyMzQ1"]
 
 
+def operators_url_names_the_usual_host():
+    """RabbitMQ's operator ends its URL in a slash, which would be the virtual host without a name."""
+    for case in ("evaluation", "external-secrets"):
+        documents = template(values=CHART / f"ci/{case}-values.yaml")
+        for document in documents:
+            container = (pod_of(document) or {}).get("containers", [{"name": "redis"}])[0]
+            if container["name"] != "redis":
+                with tempfile.TemporaryDirectory() as folder:
+                    env = chart.environment(container, documents, folder)
+                assert env["CARILLON_BROKER__URL"] == "amqp://carillon:secret@rabbitmq:5672/%2f", env["CARILLON_BROKER__URL"]
+
+
 def refuses(values, part):
     try:
         template(*sets(values))
@@ -311,6 +327,8 @@ def services_are_apart():
     assert [p["name"] for p in services["carillon-ops"]] == ["ops"]
     paths = [p for rule in of_kind(documents, "Ingress")["spec"]["rules"] for p in rule["http"]["paths"]]
     assert all(p["backend"]["service"] == {"name": "carillon", "port": {"name": "http"}} for p in paths)
+    route = of_kind(template(values=CHART / "ci/gateway-values.yaml"), "HTTPRoute")
+    assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "carillon", "port": 80}]
     ports = {p["name"]: p["containerPort"] for p in container_of(workload(documents))["ports"]}
     assert ports == {"http": 8081, "ops": 9465}
 
@@ -416,7 +434,7 @@ def checkov():
 def main():
     results = Results()
     helm3 = os.environ["HELM3"]
-    for look in (document_is_current, schema_has_every_key, policy_is_the_guards, allowed_networks_are_reachable,
+    for look in (document_is_current, schema_has_every_key, policy_is_the_guards, allowed_networks_are_reachable, operators_url_names_the_usual_host,
                  pods_roll_when_config_changes, deployment_rolls_without_a_gap, embedded_is_one, scaling_leaves_replicas_alone,
                  init_is_for_installing, services_are_apart, rules_and_dashboards_are_passed_on, own_rules_and_dashboards,
                  notes_say_what_to_do, packaged, version_is_the_programs, checkov):

@@ -32,8 +32,10 @@ TOKEN = "an-admin-token-for-tests-only-0123456789"
 # Names of its own: others use the same servers.
 PREFIX = f"helm-{secrets.token_hex(4)}"
 QUEUES = ("events", "deliveries", "dead-letters", "quarantine")
-# The load: events a second, for so long, spread over some endpoints that take their time.
+# The load: events a second, for at least so long and until all is replaced, spread over some endpoints.
 RATE, LOAD_SECONDS, TENANTS = 200, 40, 4
+# Longer than anything takes on a machine that is busy with other things.
+PATIENCE_SECONDS = 300
 
 
 def answer_seconds(n):
@@ -50,7 +52,7 @@ def free_port():
 class Pod:
     """A process with the command, configuration and environment of a pod of the production Deployment."""
 
-    def __init__(self, folder, number):
+    def __init__(self, folder, number, mode="production"):
         self.http, self.ops = free_port(), free_port()
         config = {
             "http": {"listen": f"0.0.0.0:{self.http}", "admin_token": TOKEN}, "ops": {"listen": f"0.0.0.0:{self.ops}"},
@@ -60,8 +62,12 @@ class Pod:
         }
         self.folder = Path(folder) / f"pod-{number}"
         self.folder.mkdir()
+        given = {"config": config, "mode": mode, "init": {"enabled": mode == "production"}}
+        if mode == "embedded":
+            del config["broker"], config["redis"]
+            given["persistence"] = {"mountPath": str(self.folder)}
         values = self.folder / "values.json"
-        values.write_text(json.dumps({"config": config, "init": {"enabled": True}}))
+        values.write_text(json.dumps(given))
         self.documents = template(values=values)
         self.spec, self.container = pod_of(workload(self.documents)), container_of(workload(self.documents))
         self.env = chart.environment(self.container, self.documents, self.folder)
@@ -152,6 +158,19 @@ def one_pod(folder):
         pod.kill()
 
 
+def embedded_pod(folder):
+    """The same on a file; what the test's pod asks is answered."""
+    pod = Pod(folder, "embedded", mode="embedded")
+    try:
+        pod.start().until_ready()
+        listed = json.loads(pod.once("Pod", CARILLON_API=f"http://127.0.0.1:{pod.http}"))
+        assert listed["items"] == [], listed
+        assert (pod.folder / "carillon.db").exists(), "the file is not on the volume"
+        pod.end()
+    finally:
+        pod.kill()
+
+
 class Receiver:
     """Counts what arrives: for each webhook-id how often, and which events."""
 
@@ -192,7 +211,9 @@ def publish(published, stop):
     """Events to the exchange, persistent and confirmed, at RATE a second."""
     out, begun = channel(), time.monotonic()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    while not stop.is_set() and time.monotonic() - begun < LOAD_SECONDS:
+    while not stop.is_set() or time.monotonic() - begun < LOAD_SECONDS:
+        if time.monotonic() - begun > PATIENCE_SECONDS:
+            break
         n = len(published)
         event = {"id": f"{PREFIX}-{n}", "type": "rolling.test", "tenant": f"{PREFIX}-{n % TENANTS}", "timestamp": stamp,
                  "data": {"n": n}}
@@ -232,9 +253,10 @@ def rolling(folder):
             time.sleep(workload(new.documents)["spec"]["minReadySeconds"])
             took.append(old.end())
             running = [pod for pod in running if pod is not old] + [new]
-        assert publisher.is_alive(), f"the load ended after {LOAD_SECONDS} s, before the last pod was replaced"
+        assert publisher.is_alive(), "the load ended before the last pod was replaced"
+        stop.set()
         publisher.join()
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_SECONDS
         while len(receiver.events) < len(published) and time.monotonic() < end:
             time.sleep(0.2)
         # What comes twice may come late.
@@ -245,9 +267,9 @@ def rolling(folder):
         rate = len(published) / (published[-1] - published[0])
         print(f"rolling: {len(published)} events at {rate:.0f} a second, 3 of 3 pods replaced, lost {lost}, duplicated {twice}; "
               f"ended in {', '.join(f'{s:.1f}' for s in took)} s", flush=True)
-        assert len(published) > RATE * LOAD_SECONDS / 2, f"only {len(published)} events were published"
-        assert len(receiver.ids) == len(receiver.events), "a delivery changed its webhook-id"
+        assert len(published) > 1000, f"only {len(published)} events were published"
         assert lost == 0 and twice == 0, f"lost {lost}, duplicated {twice}"
+        assert len(receiver.ids) == len(receiver.events), "a delivery changed its webhook-id"
     finally:
         stop.set()
         if publisher.ident:
@@ -285,6 +307,7 @@ def main():
             results.check("rolling restart", rolling, folder)
         else:
             results.check("one pod", one_pod, folder)
+            results.check("embedded pod", embedded_pod, folder)
         results.check("cleaning up", clean_up)
     return results.end()
 

@@ -40,6 +40,9 @@
   {{- if and .Values.keda.enabled (not .Values.keda.secret) (contains "," (dig "brokerUrl" "value" "" $sources)) -}}
   {{- fail "broker.url names several servers, and KEDA reads one URL only: name a Secret with one of them in keda.secret" -}}
   {{- end -}}
+  {{- if and .Values.keda.enabled (not .Values.keda.secret) (dig "brokerUrl" "suffix" "" $sources) -}}
+  {{- fail "the URL of RabbitMQ is put together for Carillon, and KEDA reads a whole one: name a Secret with it in keda.secret" -}}
+  {{- end -}}
   {{- if and .Values.evaluation.redis.enabled (not .Values.evaluation.redis.password) -}}
   {{- fail "evaluation.redis.password is not set: give it some letters and digits" -}}
   {{- end -}}
@@ -52,6 +55,9 @@
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled without ingress.hosts: every name that leads to the controller would lead to Carillon" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not (and .Values.httpRoute.hosts .Values.httpRoute.parentRefs)) -}}
+{{- fail "httpRoute.enabled needs httpRoute.hosts and httpRoute.parentRefs: which names lead to Carillon, through which Gateway" -}}
 {{- end -}}
 {{- if .Values.secrets.externalSecret.enabled -}}
   {{- if not .Values.secrets.externalSecret.secretStoreRef.name -}}

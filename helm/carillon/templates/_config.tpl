@@ -66,7 +66,7 @@
 {{- end -}}
 
 {{/*
-Where each secret setting comes from, as JSON: {"adminToken": {"env", "secret", "key", "value"?}, …}. A value is one
+Where each secret setting comes from, as JSON: {"adminToken": {"env", "secret", "key", "suffix"?, "value"?}, …}. A value is one
 that the chart's own Secret holds. What comes from nowhere is left out; what comes from two places is refused.
 */}}
 {{- define "carillon.sources" -}}
@@ -87,7 +87,7 @@ that the chart's own Secret holds. What comes from nowhere is left out; what com
     {{- $found = append $found (dict "from" $setting "secret" $own "key" $env "value" $text) -}}
   {{- end -}}
   {{- with get $secrets.from $name -}}
-    {{- $found = append $found (dict "from" (printf "secrets.from.%s" $name) "secret" .name "key" .key) -}}
+    {{- $found = append $found (dict "from" (printf "secrets.from.%s" $name) "secret" .name "key" .key "suffix" (default "" .suffix)) -}}
   {{- end -}}
   {{- if and $secrets.externalSecret.enabled (hasKey $secrets.externalSecret.data $name) -}}
     {{- $found = append $found (dict "from" (printf "secrets.externalSecret.data.%s" $name) "secret" (printf "%s-external" $own) "key" $env) -}}
@@ -95,7 +95,7 @@ that the chart's own Secret holds. What comes from nowhere is left out; what com
   {{- if and $isServer (eq $root.Values.mode "production") -}}
     {{- if and (eq $name "brokerUrl") $evaluation.rabbitmq.enabled -}}
       {{- $secret := printf "%s-default-user" (include "carillon.rabbitmqName" $root) -}}
-      {{- $found = append $found (dict "from" "evaluation.rabbitmq" "secret" $secret "key" "connection_string") -}}
+      {{- $found = append $found (dict "from" "evaluation.rabbitmq" "secret" $secret "key" "connection_string" "suffix" "%2f") -}}
     {{- else if and (eq $name "redisUrl") $evaluation.redis.enabled -}}
       {{- $url := printf "redis://:%s@%s:6379/0" $evaluation.redis.password (include "carillon.redisName" $root) -}}
       {{- $found = append $found (dict "from" "evaluation.redis" "secret" $own "key" $env "value" $url) -}}

@@ -4,10 +4,21 @@
 {{- define "carillon.env" -}}
 - name: CARILLON_CONFIG
   value: /etc/carillon/carillon.toml
-{{- range include "carillon.sources" . | fromJson }}
+{{- range $name, $source := include "carillon.sources" . | fromJson }}
+{{- with $source }}
+{{- if .suffix }}
+# Kubernetes puts it in below, as there is no shell in the image.
+- name: GIVEN_{{ snakecase $name | upper }}
+  valueFrom:
+    secretKeyRef: {name: {{ .secret }}, key: {{ .key | quote }}}
+- name: {{ .env }}
+  value: $(GIVEN_{{ snakecase $name | upper }}){{ .suffix }}
+{{- else }}
 - name: {{ .env }}
   valueFrom:
     secretKeyRef: {name: {{ .secret }}, key: {{ .key | quote }}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
