@@ -74,11 +74,7 @@ pub struct Watched {
 }
 
 /// Measures all cases; `round` says which begins.
-pub async fn measure(
-    load: &Load,
-    broker: Option<&Server>,
-    round: u32,
-) -> anyhow::Result<Round> {
+pub async fn measure(load: &Load, broker: Option<&Server>, round: u32) -> anyhow::Result<Round> {
     let mut measured = [None; Case::ALL.len()];
     for turn in 0..measured.len() {
         let place = (turn + round as usize) % measured.len();
@@ -89,11 +85,7 @@ pub async fn measure(
     Ok(Round(measured.into_iter().flatten().collect()))
 }
 
-async fn in_case(
-    load: &Load,
-    broker: Option<&Server>,
-    case: Case,
-) -> anyhow::Result<Watched> {
+async fn in_case(load: &Load, broker: Option<&Server>, case: Case) -> anyhow::Result<Watched> {
     // Where the collector hangs, the system takes connections that nobody accepts.
     let hanging = TcpListener::bind("127.0.0.1:0").await?;
     let mut collector = Collector::start().await?;
