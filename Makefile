@@ -96,6 +96,16 @@ $(SCHEMATHESIS):
 openapi-lint: ## Lint docs/openapi.json (needs Node.js and the network)
 	npx --yes @redocly/cli@$(REDOCLY_VERSION) lint docs/openapi.json
 
+dashboards: ## Write the chart's Grafana dashboards again from helm/dashboards.py
+	python3 helm/dashboards.py
+
+test-rules: ## Test alerts, recording rules, dashboards and the runbook (Prometheus's promtool, Python)
+	tests/prometheus/run.sh
+
+drill: ## Break a running Carillon on purpose, and see that a real Prometheus alerts; some ten minutes
+	$(CARGO) build --locked --bin carillon
+	tests/prometheus/run.sh --drill
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -116,4 +126,4 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 .PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-audit bench-lanes fuzz schemathesis \
-	openapi-lint build docs man fmt clean
+	openapi-lint dashboards test-rules drill build docs man fmt clean

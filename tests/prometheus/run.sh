@@ -11,6 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 PYYAML_VERSION=6.0.2
+PIKA_VERSION=1.3.2
 MATPLOTLIB_VERSION=3.9.4
 
 die() { echo "run.sh: $*" >&2; exit 1; }
@@ -48,7 +49,7 @@ venv() { # NAME PACKAGES
 case ${1:-} in
   --drill)
     shift
-    venv "drill-$PYYAML_VERSION-$MATPLOTLIB_VERSION" "pyyaml==$PYYAML_VERSION" "matplotlib==$MATPLOTLIB_VERSION"
+    venv "drill-$PYYAML_VERSION-$PIKA_VERSION" "pyyaml==$PYYAML_VERSION" "pika==$PIKA_VERSION" "matplotlib==$MATPLOTLIB_VERSION"
     exec "$PYTHON" tests/prometheus/drill.py "$@" ;;
   *)
     venv "pyyaml-$PYYAML_VERSION" "pyyaml==$PYYAML_VERSION"
