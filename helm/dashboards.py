@@ -33,7 +33,7 @@ def panel(kind, title, about, queries, unit, *, w=6, h=4, thresholds=None, mappi
     defaults = {"unit": unit, "custom": {}, "mappings": mappings or []}
     if "decimals" in more:
         defaults["decimals"] = more["decimals"]
-    if "min" in more:
+    if more.get("min") is not None:
         defaults["min"] = more["min"]
     if "max" in more:
         defaults["max"] = more["max"]
@@ -147,7 +147,6 @@ def variable(name, label, query):
         "label": label,
         "datasource": SOURCE,
         "query": {"query": query, "refId": name},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -166,7 +165,7 @@ def dashboard(uid, title, about, panels, *, per_replica):
             "name": "datasource",
             "label": "Data source",
             "query": "prometheus",
-            "current": {},
+            "current": {"text": "default", "value": "default"},
             "options": [],
             "hide": 0,
             "includeAll": False,

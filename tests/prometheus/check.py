@@ -2,7 +2,7 @@
 
     check.py [--mutants]
 
-PROMTOOL names promtool. The last line is `N passed, N failed`; the exit code is 1 after a failure.
+PROMTOOL names promtool. With CARILLON, the program, the commands that the documents name are held against it. The last line is `N passed, N failed`; the exit code is 1 after a failure.
 
 --mutants also breaks the rules on purpose, one comparison, guard or waiting time after another, and fails
 for each break that no unit test notices.
@@ -259,6 +259,40 @@ def alert_tests(tests, name):
             yield from (t for t in group.get("alert_rule_test", []) if t["alertname"] == name)
 
 
+# --- Commands ------------------------------------------------------------------------------------
+
+
+def commands_of(text):
+    """The `carillon` commands of a page: its words."""
+    found = re.findall(r"`(carillon [^`]*)`", text)
+    found += [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    for command in found:
+        # Behind `kubectl exec … --`, too; what a shell does with it is not looked at.
+        whole = re.search(r"(?:^|-- )(carillon [a-z][^|#]*)", command.strip())
+        if whole:
+            yield whole.group(1).split()
+
+
+def check_commands(program):
+    """Every command that the documents name: is there such a one, and has it these flags?"""
+    for page in ("runbook", "install", "upgrade", "sizing"):
+        for words in commands_of((ROOT / f"docs/{page}.md").read_text()):
+            path = []
+            for word in words[1:3]:
+                if not re.fullmatch(r"[a-z][a-z-]+", word):
+                    break
+                path.append(word)
+            text = ""
+            while path and not text:
+                run = subprocess.run([program, *path, "--help"], capture_output=True, text=True)
+                text = run.stdout if run.returncode == 0 else ""
+                path = path if text else path[:-1]
+            unknown = [w for w in words if w.startswith("--") and w not in text]
+            reasons = re.findall(r"--reason (\w+)", " ".join(words)) if path[:1] == ["quarantine"] else []
+            unknown += [reason for reason in reasons if reason not in text]
+            check(f"{page}.md: {' '.join(words)}", not path and "no such command" or unknown and f"it has no {unknown}")
+
+
 # --- Mutants -------------------------------------------------------------------------------------
 
 COMPARISON = re.compile(r"(==|!=|>=|<=|>|<)\s*((?:[\d.]+\s*\*\s*)?(?:[\d.]+\b|clamp_min\([^\n]*|max_over_time\([^\n]*))")
@@ -343,6 +377,8 @@ def main():
         check("metrics are known", len(known) < 40 and f"only {len(known)}: is docs/metrics.md as it was?")
         check_rules(alerts, rules, known, tests)
         check_dashboards(known)
+        if "CARILLON" in os.environ:
+            check_commands(os.environ["CARILLON"])
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 
