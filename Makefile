@@ -66,6 +66,11 @@ bench-audit: ## Deliveries while the audit log's store is full, slow or gone, be
 	$(CARGO) bench --locked --bench throughput -- --audit
 	$(CARGO) bench --locked --bench throughput -- --audit --backend production
 
+bench-telemetry: ## What being watched costs: scraped, and traced, beside neither
+	tests/services/install.sh
+	$(CARGO) bench --locked --bench throughput -- --telemetry
+	$(CARGO) bench --locked --bench throughput -- --telemetry --backend production
+
 bench-lanes: ## How well endpoints and tenants are kept apart, embedded and on RabbitMQ and Redis
 	tests/services/install.sh
 	$(CARGO) bench --locked --bench lanes -- --backend embedded
@@ -116,6 +121,16 @@ compose-up: ## Carillon with RabbitMQ, Redis, Prometheus, Grafana and a receiver
 compose-down: ## Stop it; what it holds stays in its volumes
 	docker compose --file docker/compose.yaml down
 
+dashboards: ## Write the chart's Grafana dashboards again from helm/dashboards.py
+	python3 helm/dashboards.py
+
+test-rules: ## Test alerts, recording rules, dashboards and the runbook (Prometheus's promtool, Python)
+	tests/prometheus/run.sh
+
+drill: ## Break a running Carillon on purpose, and see that a real Prometheus alerts; some ten minutes
+	$(CARGO) build --locked --bin carillon
+	tests/prometheus/run.sh --drill
+
 build: ## Build the release binary: target/release/carillon
 	$(CARGO) build --locked --release
 
@@ -137,5 +152,7 @@ fmt: ## Format the sources
 clean: ## Remove what was built
 	$(CARGO) clean
 
-.PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-audit bench-lanes fuzz schemathesis \
-	openapi-lint test-helm test-rolling test-deploy helm-docs compose-up compose-down build docs man fmt clean
+.PHONY: help demo demo-keep test test-browser lint audit sbom bench bench-production bench-audit bench-telemetry \
+	bench-lanes fuzz schemathesis \
+	openapi-lint test-helm test-rolling test-deploy helm-docs compose-up compose-down dashboards test-rules drill \
+	build docs man fmt clean
