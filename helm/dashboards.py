@@ -242,6 +242,11 @@ def per_second(metric, by, labels="", where=ON):
     return (total(metric, by, labels, where), "{{" + by + "}}")
 
 
+def queues(names):
+    """What waits, by queue: as all replicas of a job tell alike, over all jobs."""
+    return (f'sum by (queue) (carillon:queue_messages:max{{{ON}, queue=~"{names}"}})', "{{queue}}")
+
+
 def waiting(names):
     return f'sum(carillon:queue_messages:max{{{ON}, queue=~"{names}"}})'
 
@@ -290,8 +295,8 @@ OVERVIEW = [
     ),
     stat(
         "Unaccounted deliveries",
-        "Began, did not end and do not wait. It sways under load; what stays above its usual level is lost. See CarillonDeliveriesUnaccounted in the runbook.",
-        f"sum(avg_over_time(carillon:deliveries_unaccounted{{{ON}}}[5m]))",
+        "Began, did not end and do not wait, for five minutes. What stays above its usual level is lost. See CarillonDeliveriesUnaccounted in the runbook.",
+        f"sum(clamp_min(min_over_time(carillon:deliveries_unaccounted{{{ON}}}[5m]), 0))",
         "short",
         steps(GREEN, (1, ORANGE), (100, RED)),
         w=4,
@@ -420,7 +425,7 @@ OVERVIEW = [
     graph(
         "What waits",
         "By queue: events not taken, deliveries that are due, deliveries that wait for their time (retries and deferrals). The first two should be near zero; waiting is fine while it comes down again.",
-        [(f'max by (queue) (carillon_queue_messages{{{ON}, queue=~"events|deliveries|wait"}})', "{{queue}}")],
+        [queues("events|deliveries|wait")],
         "short",
         w=8,
     ),
@@ -428,7 +433,7 @@ OVERVIEW = [
     graph(
         "Retries, by why",
         "Attempts that failed and will be tried again. One reason rising alone tells most: DNS, TLS and connect errors over many endpoints are ours.",
-        [per_second("carillon_retries_total", "reason")],
+        [(total("carillon_retries_total", "reason") + " > 0", "{{reason}}")],
         "ops",
         w=8,
         stack=True,
@@ -436,7 +441,7 @@ OVERVIEW = [
     graph(
         "Dead letters and quarantine",
         "What is kept. Both grow until somebody looks: redrive or discard the one, mend the publisher and requeue the other.",
-        [(f'max by (queue) (carillon_queue_messages{{{ON}, queue=~"dead-letters|quarantine"}})', "{{queue}}")],
+        [queues("dead-letters|quarantine")],
         "short",
         w=8,
     ),
@@ -501,7 +506,7 @@ ENDPOINTS = [
     graph(
         "Failed attempts, by why",
         "client_error and server_error: the receiver's code. timeout, unavailable, rate_limited: its capacity. dns, tls, connection: its operation; over many endpoints: ours.",
-        [(f'sum by (outcome) (rate(carillon_attempts_total{{{ON}, outcome!="delivered"}}[$__rate_interval]))', "{{outcome}}")],
+        [(total("carillon_attempts_total", "outcome", 'outcome!="delivered"') + " > 0", "{{outcome}}")],
         "ops",
         w=8,
         stack=True,
@@ -578,7 +583,7 @@ ENDPOINTS = [
     graph(
         "Blocked addresses, by rule",
         "Requests refused because of their address. `egress.allow` makes exceptions; think twice.",
-        [(f"sum by (reason) (rate(carillon_egress_blocked_total{{{ON}}}[$__rate_interval]))", "{{reason}}")],
+        [(total("carillon_egress_blocked_total", "reason") + " > 0", "{{reason}}")],
         "ops",
     ),
 ]
@@ -610,7 +615,7 @@ INTERNALS = [
     graph(
         "Queues",
         "As RabbitMQ or the file counts them; without what a replica has taken and not settled.",
-        [(f"max by (queue) (carillon_queue_messages{{{ON}}})", "{{queue}}")],
+        [queues(".*")],
         "short",
         w=8,
     ),

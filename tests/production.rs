@@ -46,7 +46,7 @@ mod backend {
 
         /// In how many looks, one after the other, there has to be nothing left: a message on
         /// its way from RabbitMQ is counted by nobody.
-        pub const SETTLED_LOOKS: u32 = 4;
+        pub const SETTLED_LOOKS: u32 = 8;
 
         /// Whether several dispatchers may share it.
         pub const IS_SHARED: bool = true;

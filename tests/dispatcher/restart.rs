@@ -96,10 +96,7 @@ async fn subscriptions_retries_and_dead_letters_are_there_after_a_restart() {
     api.publish(&event("e")).await;
     poll_until("one waits and one is dead", async || {
         let dead = api.items("/v1/dead-letters").await.len();
-        let waiting = api
-            .metric("carillon_queue_messages{queue=\"deliveries\"}")
-            .await;
-        (dead == 1 && waiting == 1.0).then_some(())
+        (dead == 1 && api.waiting().await == 1.0).then_some(())
     })
     .await;
     let subscriptions = api.items("/v1/subscriptions").await;

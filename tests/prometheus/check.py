@@ -2,7 +2,8 @@
 
     check.py [--mutants]
 
-PROMTOOL names promtool. With CARILLON, the program, the commands that the documents name are held against it. The last line is `N passed, N failed`; the exit code is 1 after a failure.
+PROMTOOL names promtool. With CARILLON, the program, the commands that the documents name are held against
+it. The last line is `N passed, N failed`; the exit code is 1 after a failure.
 
 --mutants also breaks the rules on purpose, one comparison, guard or waiting time after another, and fails
 for each break that no unit test notices.
@@ -170,8 +171,27 @@ def expressions_of(dashboard):
             yield f"{dashboard['title']}: variable {variable['name']}", selector
 
 
+def promtool_takes(expression):
+    """What promtool says against an expression."""
+    for_all = {"groups": [{"name": "g", "rules": [{"record": "r", "expr": expression}]}]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(for_all, file)
+        file.flush()
+        output, well = promtool("check", "rules", file.name)
+    return not well and output
+
+
+def check_questions(known):
+    """What the documents would have one ask Prometheus."""
+    for page in ("runbook", "install", "upgrade", "sizing"):
+        path = ROOT / f"docs/{page}.md"
+        for code in re.findall(r"`([^`\n]*\b(?:carillon[_:]|process_)\w+[^`\n]*)`", path.read_text()):
+            check(f"{page}.md: {code}", promtool_takes(code))
+            check(f"{page}.md: {code}: names", "; ".join(faults_of(code, known)))
+
+
 def check_dashboards(known):
-    _, in_step = "", subprocess.run([sys.executable, ROOT / "helm/dashboards.py", "--check"])
+    in_step = subprocess.run([sys.executable, ROOT / "helm/dashboards.py", "--check"])
     check("dashboards in step with helm/dashboards.py", in_step.returncode and "run `make dashboards`")
     check("there are three dashboards", len(DASHBOARDS) != 3 and f"there are {len(DASHBOARDS)}")
     uids, entries = set(), []
@@ -192,12 +212,7 @@ def check_dashboards(known):
     check("dashboards have ids of their own", len(uids) != len(DASHBOARDS) and "two have one id")
     for where, expression in entries:
         check(f"{where}: variables", "$" in expression and f"unknown variable in `{expression}`")
-        for_all = {"groups": [{"name": "g", "rules": [{"record": "r", "expr": expression}]}]}
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(for_all, file)
-            file.flush()
-            output, well = promtool("check", "rules", file.name)
-        check(f"{where}: promtool", not well and output)
+        check(f"{where}: promtool", promtool_takes(expression))
         check(f"{where}: names", "; ".join(faults_of(expression, known)))
 
 
@@ -377,6 +392,7 @@ def main():
         check("metrics are known", len(known) < 40 and f"only {len(known)}: is docs/metrics.md as it was?")
         check_rules(alerts, rules, known, tests)
         check_dashboards(known)
+        check_questions(known)
         if "CARILLON" in os.environ:
             check_commands(os.environ["CARILLON"])
     print(f"{passed} passed, {failed} failed")

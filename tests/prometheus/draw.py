@@ -4,13 +4,13 @@ import json
 import math
 import re
 import textwrap
+from datetime import datetime
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.dates import DateFormatter
-from datetime import datetime
 
 import check
 
@@ -33,7 +33,9 @@ def human(value, unit, decimals=None):
         return f"{value / 2**20:.0f} MiB"
     if abs(value) >= 10000:
         return f"{value / 1000:.3g} k"
-    return f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}"
+    if decimals is not None or abs(value) >= 100:
+        return f"{value:.{decimals or 0}f}"
+    return f"{value:.3g}"
 
 
 def legend(series, target):
@@ -130,7 +132,9 @@ def draw_timeseries(figure, panel, box, targets, prometheus, begin, end, step):
     for spine in axes.spines.values():
         spine.set_visible(False)
     if lines:
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.04, -0.08), ncols=6, fontsize=6.5, frameon=False, labelcolor=FAINT, columnspacing=1, handlelength=1)
+        handles, labels = axes.get_legend_handles_labels()
+        most = 4 if max(map(len, labels)) > 16 else 6
+        axes.legend(handles[: 2 * most], labels[: 2 * most], loc="upper left", bbox_to_anchor=(-0.04, -0.08), ncols=most, fontsize=6.5, frameon=False, labelcolor=FAINT, columnspacing=1, handlelength=1)
     else:
         axes.text(0.5, 0.5, "no data", color=FAINT, ha="center", transform=axes.transAxes)
 

@@ -33,7 +33,7 @@ if [ -z "$promtool" ]; then
   [ -z "$policy" ] || { rm -f "$policy"; trap - EXIT; }
   promtool=$(command -v promtool) || die "promtool is not there"
 fi
-export PROMTOOL=$promtool
+export PROMTOOL=$promtool PYTHONDONTWRITEBYTECODE=1
 
 venv() { # NAME PACKAGES
   local place=target/tools/$1
