@@ -9,7 +9,7 @@ const PRODUCTION: (u32, u32) = (30_000, 5);
 const AUDIT: (u32, u32) = (20_000, 5);
 /// Fewer: a Redis that is slow lets some 300 a second through, for the ledger's sake.
 const AUDIT_PRODUCTION: (u32, u32) = (10_000, 5);
-const TELEMETRY: (u32, u32) = (20_000, 5);
+const TELEMETRY: (u32, u32) = (60_000, 5);
 const QUICK: (u32, u32) = (5_000, 1);
 
 /// Measures the throughput of `carillon serve` beside bare loops
