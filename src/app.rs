@@ -11,8 +11,8 @@ mod listener;
 pub mod serve;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -88,7 +88,7 @@ impl Carillon {
             backend: Arc::clone(&ports.backend),
             audit_dropped,
             draining: Arc::clone(&draining),
-            scraping: tokio::sync::Mutex::default(),
+            scraping: Mutex::default(),
         };
         let door = Arc::new(door);
         let halt = HaltOnDrop(Arc::clone(&ports.backend));
@@ -213,7 +213,7 @@ struct Door {
     backend: Arc<dyn Backend>,
     audit_dropped: Arc<AtomicU64>,
     draining: Arc<AtomicBool>,
-    scraping: tokio::sync::Mutex<()>,
+    scraping: Mutex<()>,
 }
 
 #[async_trait]
@@ -262,9 +262,12 @@ impl Insight for Door {
 #[async_trait]
 impl Operations for Door {
     async fn metrics(&self) -> Result<String, String> {
+        let look = self.pipeline.look();
+        let sizes = self.queues().await;
         // One at a time: what is shown is written anew for each.
-        let _scraping = self.scraping.lock().await;
-        let taken = self.pipeline.observe();
+        let scraping = self.scraping.lock();
+        let _scraping = scraping.unwrap_or_else(PoisonError::into_inner);
+        self.pipeline.show(&look);
         let metrics = self.telemetry.metrics();
         let dropped = self.audit_dropped.load(Ordering::Relaxed);
         let counted = metrics.audit_dropped.get();
@@ -272,7 +275,6 @@ impl Operations for Door {
             .audit_dropped
             .inc_by(dropped.saturating_sub(counted));
         // What cannot be counted is not there: it may be anything by now.
-        let sizes = self.queues().await;
         metrics.queue_messages.forget();
         match sizes {
             Ok(sizes) => {
@@ -281,8 +283,8 @@ impl Operations for Door {
                         continue;
                     };
                     let under_way = match queue {
-                        Queue::Events => taken.events,
-                        Queue::Deliveries => taken.deliveries,
+                        Queue::Events => look.events,
+                        Queue::Deliveries => look.deliveries,
                         _ => 0,
                     };
                     let under_way = under_way * u64::from(self.backend.counts_taken());

@@ -53,6 +53,7 @@ mod backend {
                 audit_per_subscription: config.audit.per_subscription,
                 audit_body_bytes: config.audit.body_bytes,
                 audit_dropped: Arc::default(),
+                telemetry: carillon::telemetry::Telemetry::new().unwrap(),
                 clock: Arc::new(SystemClock),
             };
             let store = poll_until("the file is free", async || {

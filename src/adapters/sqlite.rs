@@ -40,6 +40,7 @@ use rusqlite::Connection;
 
 use crate::codec::vault::Vault;
 use crate::ports::{Backend, Clock, StoreError};
+use crate::telemetry::Telemetry;
 use crate::telemetry::losses::Losses;
 use deliveries::{DeliveryFeed, Schedule};
 use desk::Desk;
@@ -61,6 +62,8 @@ pub struct SqliteSettings {
     pub audit_per_subscription: u32,
     /// How much of a request body is kept.
     pub audit_body_bytes: usize,
+    /// Where deliveries are told that begin here.
+    pub telemetry: Telemetry,
     /// Counts the attempts that could not be kept.
     pub audit_dropped: Arc<AtomicU64>,
     /// What time it is.
@@ -151,6 +154,7 @@ impl Sqlite {
         let delivery_desk = Arc::new(Desk::new(Lane::Deliveries, Arc::clone(&queue)));
         let schedule = Arc::new(Schedule::default());
         let shared = Arc::new(Shared::count(&conn)?);
+        let books = accounts::Books::open(&conn)?;
         let readers = Arc::new(Readers::new(path.clone()));
         let events = EventFeed::new(readers::connect(&path)?);
         let deliveries = DeliveryFeed::new(readers::connect(&path)?);
@@ -175,7 +179,7 @@ impl Sqlite {
             deliveries: Arc::new(tokio::sync::Mutex::new(deliveries)),
             delivery_desk,
             schedule,
-            books: Mutex::default(),
+            books: Mutex::new(books),
             writer: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         }))

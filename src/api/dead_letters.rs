@@ -17,7 +17,6 @@ use crate::domain::delivery::{DeadLetter, DeadReason};
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::subscription::FieldFault;
 use crate::ports::DeadLetterQuery;
-use crate::telemetry::events::DeliveriesBegun;
 
 /// Most that one redrive sends again.
 const REDRIVE_MAX: usize = 100_000;
@@ -108,7 +107,6 @@ pub async fn redrive(
         (letters.count(&query).await?, 0)
     } else {
         let redriven = letters.redrive(&query, api.ports.clock.now()).await?;
-        api.telemetry.emit(DeliveriesBegun { count: redriven });
         (redriven, redriven)
     };
     Ok(Json(Redriven { matched, redriven }))

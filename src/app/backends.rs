@@ -29,7 +29,7 @@ pub(super) async fn open(
     audit_dropped: &Arc<AtomicU64>,
 ) -> anyhow::Result<Ports> {
     if config.is_embedded() {
-        embedded(config, audit_dropped)
+        embedded(config, telemetry, audit_dropped)
     } else {
         production(config, telemetry, audit_dropped).await
     }
@@ -50,7 +50,11 @@ pub(super) async fn init(config: &Config) -> anyhow::Result<String> {
     })
 }
 
-fn embedded(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<Ports> {
+fn embedded(
+    config: &Config,
+    telemetry: &Telemetry,
+    audit_dropped: &Arc<AtomicU64>,
+) -> anyhow::Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Sqlite::open(SqliteSettings {
         path: config.embedded.path.clone(),
@@ -59,6 +63,7 @@ fn embedded(config: &Config, audit_dropped: &Arc<AtomicU64>) -> anyhow::Result<P
         audit_per_subscription: config.audit.per_subscription,
         audit_body_bytes: config.audit.body_bytes,
         clock: Arc::clone(&clock),
+        telemetry: telemetry.clone(),
         audit_dropped: Arc::clone(audit_dropped),
         vault: vault(config),
     })?;

@@ -191,7 +191,7 @@ sections! {
         otlp_endpoint: Option<Url> = None,
         /// How log lines look; when it is unset, `text` on a terminal, else `json`.
         log: Option<LogForm> = None,
-        /// Endpoints that may have metrics of their own in each process: the worst ones.
+        /// Endpoints that may have metrics of their own in each process, some six series each: the worst ones.
         endpoint_series: u32 [0..=1000] = 50,
     }
 

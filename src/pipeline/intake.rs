@@ -28,7 +28,7 @@ use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::trace::TraceContext;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
-use crate::telemetry::events::{MessageQuarantined, StoreTrouble};
+use crate::telemetry::events::{Faulty, MessageQuarantined, StoreTrouble};
 use crate::telemetry::spans::{DeliveryTaken, EventTaken, FaultyTaken, Planning, Traced};
 
 /// Most messages taken at once.
@@ -122,7 +122,7 @@ async fn take_in(pipeline: &Pipeline, batch: Vec<Waiting>) {
         }
     }
     if !faulty.is_empty() {
-        put_aside(pipeline, faulty, false, take_away);
+        put_aside(pipeline, faulty, Faulty::Event, take_away);
     }
     begin(pipeline, claimed).await;
 }
@@ -210,7 +210,7 @@ async fn begin_later(pipeline: &Pipeline, mut unplanned: Unplanned) {
 fn put_aside<T: Send + 'static>(
     pipeline: &Pipeline,
     faulty: Vec<(EventMessage, EventFault, T)>,
-    is_delivery: bool,
+    was: Faulty,
     settle: fn(T),
 ) {
     pipeline.spawn_until_cut_off(move |pipeline| async move {
@@ -218,19 +218,19 @@ fn put_aside<T: Send + 'static>(
         let at = context.ports.clock.now();
         let (mut parcels, mut held) = (Vec::new(), Vec::new());
         for (message, fault, holds) in faulty {
-            let trace = message.traceparent.as_deref().and_then(TraceContext::parse);
-            let told = MessageQuarantined {
-                fault: &fault,
-                is_delivery,
-                trace,
-            };
-            context.telemetry.emit(told);
+            held.push((message.traceparent.clone(), fault.clone(), holds));
             let quarantined = Quarantined { message, fault, at };
             parcels.push(Parcel::Quarantine(quarantined));
-            held.push(holds);
         }
         put(context, "put into quarantine", parcels).await;
-        held.into_iter().for_each(settle);
+        for (traceparent, fault, holds) in held {
+            let trace = traceparent.as_deref().and_then(TraceContext::parse);
+            let fault = &fault;
+            context
+                .telemetry
+                .emit(MessageQuarantined { fault, was, trace });
+            settle(holds);
+        }
     });
 }
 
@@ -349,8 +349,9 @@ fn plan_and_offer(pipeline: &Pipeline, unplanned: Unplanned, scopes: &[Arc<Compi
         Ok(planned) => planned,
         Err(fault) => {
             span.failed(fault.reason.code());
+            let was = after.map_or(Faulty::Event, |_| Faulty::Rest);
             let faulty = vec![(message, fault, ticket)];
-            return put_aside(pipeline, faulty, false, Ticket::settle);
+            return put_aside(pipeline, faulty, was, Ticket::settle);
         }
     };
     planned.report(context, &event, &facts, after.is_none(), &planning);
@@ -453,7 +454,7 @@ fn bring_back(pipeline: &Pipeline, taken: Taken<Bytes>, slot: OwnedSemaphorePerm
             };
             let fault = EventFault::whole(FaultReason::Malformed, error.to_string());
             let faulty = vec![(message, fault, (taken.receipt, slot))];
-            return put_aside(pipeline, faulty, true, take_away);
+            return put_aside(pipeline, faulty, Faulty::Delivery, take_away);
         }
     };
     let in_flight = Arc::clone(&pipeline.intake);

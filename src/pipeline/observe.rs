@@ -1,31 +1,39 @@
 //! Observe: what is looked at for a scrape, rather than counted when it happens.
 
 use super::Pipeline;
+use super::admit::AdmitCounts;
 use crate::domain::lane::Standing;
 use crate::telemetry::endpoints::EndpointSample;
 use crate::telemetry::labels::Stage;
 
-/// What is taken and not settled.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TakenCounts {
-    /// Events.
+/// What was seen at one moment.
+pub struct Look {
+    /// Events that are taken and not settled.
     pub events: u64,
-    /// Due deliveries.
+    /// Due deliveries that are taken and not settled.
     pub deliveries: u64,
+    counts: AdmitCounts,
+    endpoints: Vec<EndpointSample>,
 }
 
 impl Pipeline {
-    /// Sets the gauges; answers what is taken and not settled.
-    pub fn observe(&self) -> TakenCounts {
-        let metrics = self.context.telemetry.metrics();
-        let counts = self.admit.counts();
-        let taken = TakenCounts {
+    /// Looks at what is there.
+    pub fn look(&self) -> Look {
+        Look {
             events: self.intake.events() as u64,
             deliveries: self.intake.deliveries() as u64,
-        };
+            counts: self.admit.counts(),
+            endpoints: self.worst_endpoints(),
+        }
+    }
+
+    /// Sets the gauges to what was seen. One at a time: series are written anew.
+    pub fn show(&self, look: &Look) {
+        let metrics = self.context.telemetry.metrics();
+        let counts = &look.counts;
         for (stage, count) in [
-            (Stage::Events, taken.events),
-            (Stage::Deliveries, taken.deliveries),
+            (Stage::Events, look.events),
+            (Stage::Deliveries, look.deliveries),
             (Stage::Held, counts.held as u64),
             (Stage::Requests, counts.in_flight as u64),
         ] {
@@ -39,8 +47,7 @@ impl Pipeline {
         metrics.subscriptions_cached.set(cached);
         let oldest = self.intake.oldest_age(self.context.ports.clock.now());
         metrics.oldest_unsettled.set(oldest.as_secs_f64());
-        metrics.endpoint.show(&self.worst_endpoints());
-        taken
+        metrics.endpoint.show(&look.endpoints);
     }
 
     /// The worst endpoints, at most `telemetry.endpoint_series`.

@@ -16,7 +16,8 @@ pub trait DeadLetterQueue: Send + Sync {
     /// [`StoreError`].
     async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Sends those that match again; says how many. None is lost if it stops half way: each
+    /// Sends those that match again; says how many, and tells of each part as soon as it is durable
+    /// (`telemetry::events::DeliveriesBegun`). None is lost if it stops half way: each
     /// is durable again before it is taken out.
     ///
     /// With a limit, the oldest as the store orders them: a file by when they were given up, a

@@ -72,21 +72,33 @@ impl Emit for EventPlanned<'_> {
     }
 }
 
+/// What a message was that is in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faulty {
+    /// An event.
+    Event,
+    /// The rest of a wide event, which counted when its beginning was planned.
+    Rest,
+    /// A delivery that came back.
+    Delivery,
+}
+
 /// A message was put into quarantine.
 pub struct MessageQuarantined<'a> {
     /// Why.
     pub fault: &'a EventFault,
-    /// Whether it is a delivery that came back, and not an event.
-    pub is_delivery: bool,
+    /// What it was.
+    pub was: Faulty,
     /// Where it stands in its trace.
     pub trace: Option<TraceContext>,
 }
 
 impl Emit for MessageQuarantined<'_> {
     fn emit(self, told: &Told) {
-        told.metrics.events.of(EventResult::Quarantined).inc();
-        if self.is_delivery {
-            told.count(Account::Quarantined, 1);
+        match self.was {
+            Faulty::Event => told.metrics.events.of(EventResult::Quarantined).inc(),
+            Faulty::Delivery => told.count(Account::Quarantined, 1),
+            Faulty::Rest => {}
         }
         warn!(
             reason = self.fault.reason.code(), error = %self.fault,

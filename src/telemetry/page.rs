@@ -16,9 +16,10 @@ text format. Each replica tells of itself, but for `carillon_queue_messages` and
 `max by (account)` of those, and `sum` of the others.
 
 No label takes a URL, a tenant or an id, but for `carillon_endpoint_*`: series of the worst endpoints,
-at most `telemetry.endpoint_series` of a replica (default 50; 0 for none). The worst are those that are
-paused, open or throttled, then those with the most failures within the last hour, then those that took
-the most time; who is not among them any more has no series. Beside what is here there is `process_*`
+of at most `telemetry.endpoint_series` in each replica (default 50; 0 for none), some six of each. Of those
+with attempts within the last hour (5,000 at most), the worst are those that are paused, open or throttled,
+then those with the most failures, then those that took the most time; who is not among them any more has
+no series. Beside what is here there is `process_*`
 (CPU, memory, file handles, threads, start time).
 ";
 
@@ -36,10 +37,19 @@ begun - delivered - dead_lettered - quarantined
 
 The parts are read at different moments, so under load they differ for a while. A difference that
 stays and is positive means deliveries that are nowhere: purged from a queue by hand, say, or in a queue
-that lost its data. A negative one means that some wait or were sent twice. *Not exact*: a replica that is killed takes
-with it what it counted in its last second; RabbitMQ counts what another client holds unsettled as
-nowhere; a Redis that loses its last writes loses counts too, and one that loses all begins anew. What
-waited before these accounts were kept is not in them, so an upgrade begins with a negative difference.
+that lost its data. A negative one means that some wait or were sent twice.
+
+*Not exact*:
+
+- A replica that is killed takes with it what it counted in its last second.
+- What RabbitMQ itself moves to quarantine, because it was handed out a hundred times without being settled, is in no
+  account; nor is what another client holds unsettled in any queue.
+- In a file, a delivery that begins again while an earlier one of the same event and subscription waits (published again after
+  `dedup.window`, or redriven) takes its place: two began, and one ends.
+- A Redis that loses its last writes loses counts too; one that loses all begins anew; one that evicts keys with an
+  expiry may count a replica twice.
+- While replicas of a version without these accounts run beside others, what one began another may end; and what waited before
+  is not in them. So an upgrade from such a version leaves a difference.
 ";
 
 /// The page.

@@ -47,6 +47,7 @@ impl SqliteHarness {
             audit_per_subscription: limits.audit_per_subscription,
             audit_body_bytes: limits.audit_body_bytes,
             audit_dropped: Arc::default(),
+            telemetry: carillon::telemetry::Telemetry::new().unwrap(),
             clock,
         })
         .unwrap()

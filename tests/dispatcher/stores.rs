@@ -169,6 +169,7 @@ fn over(setup: &Setup, state: State) -> (axum::Router, Arc<Fickle>) {
         audit_body_bytes: 1,
         clock: Arc::new(SystemClock),
         audit_dropped: Arc::new(AtomicU64::new(0)),
+        telemetry: carillon::telemetry::Telemetry::new().unwrap(),
     })
     .unwrap();
     let transport = HttpsTransport::new(HttpsSettings {

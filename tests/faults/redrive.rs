@@ -312,6 +312,7 @@ impl Place {
             audit_per_subscription: 200,
             audit_body_bytes: 65536,
             audit_dropped: Arc::default(),
+            telemetry: carillon::telemetry::Telemetry::new().unwrap(),
             clock: Arc::new(SystemClock),
         };
         until("the file to be free", async || {

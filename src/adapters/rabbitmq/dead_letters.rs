@@ -11,6 +11,7 @@ use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{DeadLetterQuery, DeadLetterQueue, Outbox as _, Parcel, StoreError};
+use crate::telemetry::events::DeliveriesBegun;
 
 /// How many are sent again before they are taken out of the queue together.
 const CHUNK: usize = 500;
@@ -51,10 +52,11 @@ impl DeadLetterQueue for Rabbit {
             if chunk.is_empty() {
                 break;
             }
-            let before = redriven;
+            let (before, count) = (redriven, chunk.len() as u64);
             redriven += chunk.len();
             self.send_again(&mut search.reader, chunk, before, now)
                 .await?;
+            self.telemetry.emit(DeliveriesBegun { count });
         }
         search.reader.end().await?;
         Ok(redriven as u64)

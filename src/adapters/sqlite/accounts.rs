@@ -9,24 +9,32 @@ use super::{Sqlite, locked};
 use crate::domain::accounts::{Account, Sums};
 use crate::ports::{Accounts, StoreError};
 
-/// What was found, and what was told since.
-#[derive(Clone, Copy, Default)]
+/// What was found when the file was opened, and what was told since.
+#[derive(Clone, Copy)]
 pub(super) struct Books {
-    found: Option<Sums>,
+    found: Sums,
     told: Sums,
+}
+
+impl Books {
+    /// Reads what is there, before anything is put.
+    pub(super) fn open(conn: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            found: read(conn)?,
+            told: Sums::default(),
+        })
+    }
 }
 
 #[async_trait]
 impl Accounts for Sqlite {
     /// Writes only what is new: an idle process leaves the disk alone.
     async fn tell(&self, own: Sums) -> Result<Sums, StoreError> {
-        let books = *locked(&self.books);
-        let found = match books.found {
-            Some(found) if books.told == own => return Ok(found.plus(&own)),
-            Some(found) => found,
-            None => self.readers.read(read).await?,
-        };
+        let Books { found, told } = *locked(&self.books);
         let all = found.plus(&own);
+        if told == own {
+            return Ok(all);
+        }
         let write = move |tx: &mut Tx<'_>| {
             let mut put = tx
                 .conn
@@ -38,10 +46,7 @@ impl Accounts for Sqlite {
             Ok(Ok(()))
         };
         self.queue.write(write).await?;
-        *locked(&self.books) = Books {
-            found: Some(found),
-            told: own,
-        };
+        locked(&self.books).told = own;
         Ok(all)
     }
 }

@@ -15,6 +15,7 @@ use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::retry::Due;
 use crate::domain::timestamp::UnixMillis;
 use crate::ports::{DeadLetterQuery, DeadLetterQueue, StoreError};
+use crate::telemetry::events::DeliveriesBegun;
 
 /// The most that are sent again in one transaction, so that others get their turn.
 const REDRIVE_CHUNK: usize = 500;
@@ -73,6 +74,8 @@ impl DeadLetterQueue for Sqlite {
             let some = move |tx: &mut Tx<'_>| redrive_some(tx, &query, sweep, chunk).map(Ok);
             let step = self.queue.write(some).await?;
             sweep.redriven += step.moved;
+            let count = step.moved as u64;
+            self.settings.telemetry.emit(DeliveriesBegun { count });
             match step.go_on_after {
                 Some(after) => sweep.after = after,
                 None => break,

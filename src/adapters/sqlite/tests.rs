@@ -32,6 +32,7 @@ fn settings(path: &Path, now_ms: i64) -> SqliteSettings {
         audit_per_subscription: 10,
         audit_body_bytes: 100,
         audit_dropped: Arc::default(),
+        telemetry: crate::telemetry::Telemetry::new().unwrap(),
         clock: Arc::new(At(now_ms)),
     }
 }
