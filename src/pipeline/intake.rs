@@ -28,7 +28,7 @@ use crate::domain::lane::{DeferReason, Freshness};
 use crate::domain::subscription::Scope;
 use crate::domain::trace::TraceContext;
 use crate::ports::{Begun, Chunk, EventMessage, Parcel, Quarantined, Receipt, StoreError, Taken};
-use crate::telemetry::events::{Faulty, MessageQuarantined, StoreTrouble};
+use crate::telemetry::events::{Faulty, InQuarantine, MessageQuarantined, StoreTrouble};
 use crate::telemetry::spans::{DeliveryTaken, EventTaken, FaultyTaken, Planning, Traced};
 
 /// Most messages taken at once.
@@ -218,19 +218,21 @@ fn put_aside<T: Send + 'static>(
         let at = context.ports.clock.now();
         let (mut parcels, mut held) = (Vec::new(), Vec::new());
         for (message, fault, holds) in faulty {
-            held.push((message.traceparent.clone(), fault.clone(), holds));
+            let trace = message.traceparent.as_deref().and_then(TraceContext::parse);
+            let fault_told = MessageQuarantined {
+                fault: &fault,
+                was,
+                trace,
+            };
+            context.telemetry.emit(fault_told);
             let quarantined = Quarantined { message, fault, at };
             parcels.push(Parcel::Quarantine(quarantined));
+            held.push(holds);
         }
         put(context, "put into quarantine", parcels).await;
-        for (traceparent, fault, holds) in held {
-            let trace = traceparent.as_deref().and_then(TraceContext::parse);
-            let fault = &fault;
-            context
-                .telemetry
-                .emit(MessageQuarantined { fault, was, trace });
-            settle(holds);
-        }
+        let count = held.len() as u64;
+        context.telemetry.emit(InQuarantine { was, count });
+        held.into_iter().for_each(settle);
     });
 }
 

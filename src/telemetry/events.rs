@@ -83,7 +83,7 @@ pub enum Faulty {
     Delivery,
 }
 
-/// A message was put into quarantine.
+/// A message goes to quarantine.
 pub struct MessageQuarantined<'a> {
     /// Why.
     pub fault: &'a EventFault,
@@ -95,15 +95,29 @@ pub struct MessageQuarantined<'a> {
 
 impl Emit for MessageQuarantined<'_> {
     fn emit(self, told: &Told) {
-        match self.was {
-            Faulty::Event => told.metrics.events.of(EventResult::Quarantined).inc(),
-            Faulty::Delivery => told.count(Account::Quarantined, 1),
-            Faulty::Rest => {}
+        if self.was == Faulty::Event {
+            told.metrics.events.of(EventResult::Quarantined).inc();
         }
         warn!(
             reason = self.fault.reason.code(), error = %self.fault,
             trace_id = trace_id(&self.trace), "message quarantined"
         );
+    }
+}
+
+/// Messages are in quarantine, and durable there.
+pub struct InQuarantine {
+    /// What they were.
+    pub was: Faulty,
+    /// How many.
+    pub count: u64,
+}
+
+impl Emit for InQuarantine {
+    fn emit(self, told: &Told) {
+        if self.was == Faulty::Delivery {
+            told.count(Account::Quarantined, self.count);
+        }
     }
 }
 
