@@ -4,10 +4,10 @@
 //! Written anew for each scrape. The counters are those of one process since it first saw the
 //! endpoint, so one that was evicted and comes back goes on where it was.
 
-use prometheus::core::{AtomicF64, Collector, GenericCounterVec};
+use prometheus::core::{AtomicF64, GenericCounterVec};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use super::table::{Described, Label as _, Metric};
+use super::table::{Described, Label as _, Metric, add};
 use crate::domain::id::SubscriptionId;
 use crate::domain::lane::{LaneState, Standing};
 
@@ -83,19 +83,7 @@ fn options((name, _, help, _): &Row) -> Opts {
     Opts::new(*name, *help)
 }
 
-fn add<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: Result<C, prometheus::Error>,
-) -> Result<C, prometheus::Error> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
 impl EndpointSeries {
-    /// What all their names begin with.
-    pub const NAME: &'static str = "carillon_endpoint";
-
     /// Shows these endpoints, and no others.
     pub fn show(&self, samples: &[EndpointSample]) {
         self.attempts.reset();
@@ -121,9 +109,13 @@ impl EndpointSeries {
             }
         }
     }
+}
 
-    /// The series as the reference tells of them.
-    pub fn described() -> Vec<Described> {
+impl Metric for EndpointSeries {
+    /// It is several, each of its own type.
+    const KIND: &'static str = "";
+
+    fn described(_name: &'static str, _help: String) -> Vec<Described> {
         let described = |row: &Row| Described {
             name: row.0,
             kind: row.1,
@@ -145,21 +137,17 @@ impl EndpointSeries {
             .map(described)
             .collect()
     }
-}
-
-impl Metric for EndpointSeries {
-    const KIND: &'static str = "several";
 
     fn make(registry: &Registry, _name: &str, _help: &str) -> Result<Self, prometheus::Error> {
-        let gauges = |row: &Row| add(registry, IntGaugeVec::new(options(row), &labels(row)));
+        let gauges = |row: &Row| add(registry, IntGaugeVec::new(options(row), &labels(row))?);
         Ok(Self {
             attempts: add(
                 registry,
-                IntCounterVec::new(options(&ATTEMPTS), &labels(&ATTEMPTS)),
+                IntCounterVec::new(options(&ATTEMPTS), &labels(&ATTEMPTS))?,
             )?,
             seconds: add(
                 registry,
-                GenericCounterVec::new(options(&SECONDS), &labels(&SECONDS)),
+                GenericCounterVec::new(options(&SECONDS), &labels(&SECONDS))?,
             )?,
             held: gauges(&HELD)?,
             window: gauges(&WINDOW)?,

@@ -100,8 +100,6 @@ impl Metrics {
     /// Every metric of Carillon's own, as the reference tells of it.
     pub fn described() -> Vec<Described> {
         let mut all = Self::table();
-        all.retain(|described| described.name != EndpointSeries::NAME);
-        all.extend(EndpointSeries::described());
         let (name, help) = BUILD_INFO;
         all.push(Described {
             name,

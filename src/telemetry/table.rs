@@ -33,6 +33,9 @@ pub trait Bounds: 'static {
     const SECONDS: &'static [f64];
 }
 
+/// Labels, each with what may stand there; no values where they are not a closed set.
+pub type Labels = Vec<(&'static str, Vec<&'static str>)>;
+
 /// Something that can stand in the table.
 pub trait Metric: Sized {
     /// Its type in the Prometheus text format.
@@ -41,14 +44,19 @@ pub trait Metric: Sized {
     /// Makes it, and has `registry` collect it.
     fn make(registry: &Registry, name: &str, help: &str) -> Result<Self, prometheus::Error>;
 
-    /// The labels' names.
-    fn labels() -> &'static [&'static str] {
-        &[]
+    /// Its labels.
+    fn labels() -> Labels {
+        Labels::new()
     }
 
-    /// Everything that may stand in the labels, in the order of their names.
-    fn values() -> Vec<Vec<&'static str>> {
-        Vec::new()
+    /// What the reference tells of it.
+    fn described(name: &'static str, help: String) -> Vec<Described> {
+        vec![Described {
+            name,
+            kind: Self::KIND,
+            help,
+            labels: Self::labels(),
+        }]
     }
 }
 
@@ -61,26 +69,19 @@ pub struct Described {
     pub kind: &'static str,
     /// What it counts or measures.
     pub help: String,
-    /// Its labels, each with what may stand there; no values where they are not a closed set.
-    pub labels: Vec<(&'static str, Vec<&'static str>)>,
+    /// Its labels.
+    pub labels: Labels,
 }
 
-impl Described {
-    /// One of the table.
-    pub fn of<M: Metric>(name: &'static str, help: &str) -> Self {
-        let labels = M::labels().iter().enumerate().map(|(place, label)| {
-            let values = M::values();
-            let mut values: Vec<_> = values.iter().map(|all| all[place]).collect();
-            values.dedup();
-            (*label, values)
-        });
-        Self {
-            name,
-            kind: M::KIND,
-            help: help.to_owned(),
-            labels: labels.collect(),
-        }
-    }
+/// The labels of `L`, each with what may stand there.
+fn labels_of<L: Label>() -> Labels {
+    let values: Vec<_> = L::all().into_iter().map(L::values).collect();
+    let names = L::NAMES.iter().enumerate().map(|(place, name)| {
+        let mut values: Vec<_> = values.iter().map(|all| all[place]).collect();
+        values.dedup();
+        (*name, values)
+    });
+    names.collect()
 }
 
 /// A counter for each value of a label. All are there from the start, so that the first rise of
@@ -149,7 +150,8 @@ impl<L: Label> Gauges<L> {
     }
 }
 
-fn add<C: Collector + Clone + 'static>(
+/// Has `registry` collect `metric`.
+pub(super) fn add<C: Collector + Clone + 'static>(
     registry: &Registry,
     metric: C,
 ) -> Result<C, prometheus::Error> {
@@ -174,12 +176,8 @@ impl<L: Label> Metric for Counters<L> {
         })
     }
 
-    fn labels() -> &'static [&'static str] {
-        L::NAMES
-    }
-
-    fn values() -> Vec<Vec<&'static str>> {
-        L::all().into_iter().map(L::values).collect()
+    fn labels() -> Labels {
+        labels_of::<L>()
     }
 }
 
@@ -195,12 +193,8 @@ impl<L: Label, B: Bounds> Metric for Histograms<L, B> {
         })
     }
 
-    fn labels() -> &'static [&'static str] {
-        L::NAMES
-    }
-
-    fn values() -> Vec<Vec<&'static str>> {
-        L::all().into_iter().map(L::values).collect()
+    fn labels() -> Labels {
+        labels_of::<L>()
     }
 }
 
@@ -226,12 +220,8 @@ impl<L: Label> Metric for Gauges<L> {
         })
     }
 
-    fn labels() -> &'static [&'static str] {
-        L::NAMES
-    }
-
-    fn values() -> Vec<Vec<&'static str>> {
-        L::all().into_iter().map(L::values).collect()
+    fn labels() -> Labels {
+        labels_of::<L>()
     }
 }
 
@@ -284,7 +274,8 @@ macro_rules! metrics {
             }
 
             fn table() -> Vec<Described> {
-                vec![$(Described::of::<$kind>($name, &text(&[$($doc),+]))),+]
+                let rows = [$(<$kind as Metric>::described($name, text(&[$($doc),+]))),+];
+                rows.into_iter().flatten().collect()
             }
         }
     };
