@@ -59,7 +59,7 @@ async fn what_is_there_is_found_and_nothing_is_made() {
     let patient = names.patient().await;
     for _ in 0..2 {
         let found = patient.look().await;
-        assert_eq!(found.code, 1);
+        assert_eq!(found.code, 1, "{}", found.text);
         assert_eq!(found.names("failed"), ["redis marker"], "{}", found.text);
         found.expect("redis marker", "failed", "carillon init");
         found.expect("rabbitmq", "ok", "version");
@@ -81,7 +81,7 @@ async fn what_is_there_is_found_and_nothing_is_made() {
     process.kill();
     let patient = patient.with("CARILLON_SECRETS__KEYS", "[]");
     let found = patient.look().await;
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 1, "{}", found.text);
     found.expect("stored secrets", "failed", "`a`");
 }
 
@@ -97,7 +97,7 @@ async fn a_queue_that_differs_is_named() {
     let declared = channel.queue_declare(queue.as_str().into(), durable, none);
     declared.await.unwrap();
     let found = patient.look().await;
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 1, "{}", found.text);
     found.expect("queues", "failed", &queue);
     found.expect("queues", "failed", "x-queue-type");
 }
@@ -114,7 +114,7 @@ async fn who_is_not_let_in_is_told_why() {
         )
         .with("CARILLON_REDIS__URL", &with_password(&redis, ":hunter2"));
     let found = patient.look().await;
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 1, "{}", found.text);
     found.expect("rabbitmq", "failed", "the password");
     found.expect("redis", "failed", "password");
     assert!(!found.text.contains("hunter2"), "{}", found.text);
@@ -155,7 +155,7 @@ async fn a_server_that_says_nothing_hides_no_other() {
         .with("CARILLON_BROKER__URL", &brokers)
         .with("CARILLON_REDIS__URL", &format!("redis://{place}"));
     let found = patient.look().await;
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 1, "{}", found.text);
     assert_eq!(found.names("failed"), ["redis"], "{}", found.text);
     found.expect("redis", "failed", &place.to_string());
     found.expect("rabbitmq", "warning", &place.to_string());
@@ -235,7 +235,7 @@ async fn over_tls_and_short_of_memory() {
     let little = ["set_vm_memory_high_watermark", "absolute", "1"];
     broker.ctl(1, &little).await;
     let found = patient.look().await;
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 1, "{}", found.text);
     assert_eq!(found.names("failed"), ["broker alarm"], "{}", found.text);
     found.expect("broker alarm", "failed", "memory");
     found.expect("queues", "ok", "all ");

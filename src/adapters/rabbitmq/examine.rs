@@ -1,5 +1,5 @@
 //! Looks at a RabbitMQ and leaves it as it is, for `carillon doctor`: does it let us in, what
-//! version is it, is the topology there as we need it, does it take messages. To see that, one empty
+//! version is it, is the topology there as we need it, does it take messages. To see that, one
 //! message is sent to a queue that is not there.
 
 use std::io;
@@ -158,8 +158,8 @@ impl Node {
     }
 
     /// Why RabbitMQ holds publishing, if it does: it is short of memory or disk. It says so only
-    /// to who publishes; so one empty message is sent to a queue that is not there. During an alarm
-    /// nothing else can be asked of this connection afterwards.
+    /// to who publishes; so one message is sent to a queue that is not there. During an alarm nothing
+    /// else can be asked of this connection afterwards.
     ///
     /// # Errors
     /// What RabbitMQ said instead.
@@ -196,13 +196,15 @@ enum Thing {
     Queue(FieldTable),
 }
 
+/// The message has a body, as RabbitMQ stops reading at a message's header: one that ends there is
+/// complete, and its confirmation may overtake the word that publishing is held.
 async fn publish_nowhere(channel: &Channel, prefix: &str) -> lapin::Result<()> {
     let select = ConfirmSelectOptions::default();
     channel.confirm_select(select).await?;
     let nowhere = format!("{prefix}.nowhere");
     let options = BasicPublishOptions::default();
     let none = BasicProperties::default();
-    let sent = channel.basic_publish("".into(), nowhere.as_str().into(), options, b"", none);
+    let sent = channel.basic_publish("".into(), nowhere.as_str().into(), options, b"?", none);
     sent.await?.await.map(drop)
 }
 
