@@ -27,6 +27,8 @@ mod reading;
 mod refusals;
 #[path = "rabbitmq/sharing.rs"]
 mod sharing;
+#[path = "rabbitmq/silence.rs"]
+mod silence;
 #[path = "rabbitmq/topology.rs"]
 mod topology;
 #[path = "rabbitmq/waits.rs"]

@@ -64,6 +64,10 @@ const CONFLICT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long an end waits after the last ack: RabbitMQ's channels hold acks back when there are
 /// many at once, and forget them when they are closed.
 const ACKS_SETTLE: Duration = Duration::from_millis(200);
+/// How long to wait before a queue that is missing is declared again. When one is declared just as
+/// it is deleted, RabbitMQ 3.10 hands the new one's messages to the old one's consumers, and loses
+/// them on the way until those are gone.
+const DECLARE_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait before a connection that was of no use is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -291,6 +295,7 @@ impl Rabbit {
     async fn declare_again(&self, connection: &Connection) -> String {
         loop {
             self.missing.notified().await;
+            tokio::time::sleep(DECLARE_AFTER).await;
             if let Err(error) = topology::declare(connection, &self.names).await {
                 return error.to_string();
             }

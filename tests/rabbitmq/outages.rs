@@ -344,8 +344,10 @@ async fn a_consumer_that_rabbitmq_ends_begins_again() {
     let held = take_events(&rabbit, 3).await;
     for round in 0..3 {
         plain.delete_queue(&place.name("events")).await;
-        // As another process that starts now does.
-        place.open().await;
+        until("it is declared again", PATIENCE, async || {
+            plain.try_size(&place.name("events")).await.is_some()
+        })
+        .await;
         put_patiently(&rabbit, vec![Parcel::Event(event(10 + round))]).await;
         let taken = take_events(&rabbit, 1).await.remove(0);
         assert_eq!(number_of(&taken), 10 + round);

@@ -6,6 +6,7 @@
 //! gone back already.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub(super) type Remembered = (LedgerKey, SubscriptionId);
 /// Takes settlements; a task carries them out.
 pub(super) struct Desk {
     settled: mpsc::UnboundedSender<Settled>,
+    /// How many messages came: the last one's tag.
+    came: AtomicU64,
+    /// How many of them RabbitMQ was told of.
+    told: AtomicU64,
     remembered: Mutex<HashMap<u64, Remembered>>,
     /// How often those that came again were handed out before.
     again: Mutex<HashMap<u64, u32>>,
@@ -64,6 +69,8 @@ impl Desk {
         let (settled, receiver) = mpsc::unbounded_channel();
         let desk = Arc::new(Self {
             settled,
+            came: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             remembered: Mutex::default(),
             again: Mutex::default(),
             channel: channel.status().clone(),
@@ -90,9 +97,24 @@ impl Desk {
         locked(&self.remembered).insert(tag, remembered);
     }
 
-    /// Notes how often message `tag` was handed out before.
-    pub(super) fn came_again(&self, tag: u64, times: u32) {
-        locked(&self.again).insert(tag, times);
+    /// Notes that message `tag` came, and how often it was handed out before.
+    pub(super) fn came(&self, tag: u64, before: Option<u32>) {
+        self.came.store(tag, Ordering::Relaxed);
+        if let Some(times) = before {
+            locked(&self.again).insert(tag, times);
+        }
+    }
+
+    /// How many messages came, and how many of them RabbitMQ was not told of yet.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let told = self.told.load(Ordering::Relaxed);
+        let came = self.came.load(Ordering::Relaxed);
+        (came, came.saturating_sub(told))
+    }
+
+    fn told(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.told.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How long message `tag` stays here before it goes back. It is settled by this.
@@ -232,6 +254,7 @@ impl Clerk {
         let Some(desk) = self.desk.upgrade() else {
             return;
         };
+        desk.told(tags.len());
         let remembered: Vec<_> = {
             let mut again = locked(&desk.again);
             for tag in tags {
@@ -251,6 +274,7 @@ impl Clerk {
     async fn give_back(&mut self, tag: u64) {
         if let Some(desk) = self.desk.upgrade() {
             locked(&desk.remembered).remove(&tag);
+            desk.told(1);
         }
         self.acked.skip(tag);
         let again = BasicNackOptions {

@@ -1,7 +1,8 @@
 //! The inbox: one consumer for events, one for due deliveries, with bounded prefetch.
 //!
-//! Each begins when someone first asks, and begins again after a cancel or a lost
-//! connection. What was fetched ahead on a channel that is gone is forgotten: it comes again.
+//! Each begins when someone first asks, and begins again after a cancel, a lost connection, or
+//! when messages are ready and none comes. What was fetched ahead on a channel that is gone is
+//! forgotten: it comes again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Notify;
@@ -18,8 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::link::patience;
-use super::message;
-use super::{Rabbit, locked, new_channel};
+use super::{Rabbit, locked, message, new_channel, topology};
 use crate::codec;
 use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 
@@ -27,6 +29,10 @@ use crate::ports::{EventMessage, Inbox, Ledger, Receipt, StoreError, Taken};
 const PREFETCH_MAX: u16 = 2000;
 /// A consumer that lived so long worked: the next begins soon.
 const WORKED: Duration = Duration::from_secs(10);
+/// How often a consumer by which nothing comes is looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How long RabbitMQ may take for that: a queue without a leader keeps silent.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One queue's messages, fetched ahead.
 pub(super) struct Feed {
@@ -45,6 +51,16 @@ pub(super) struct Feed {
 struct Fetched {
     found: lapin::message::Delivery,
     desk: Arc<Desk>,
+}
+
+/// How a consumer ended.
+enum End {
+    /// Nothing more is wanted.
+    Stopped,
+    /// RabbitMQ ended it.
+    Cancelled,
+    /// RabbitMQ hands it nothing any more, and did not say so.
+    Overlooked,
 }
 
 /// Gives back what was fetched ahead when its consumer ends.
@@ -82,8 +98,14 @@ impl Feed {
         while connection.status().connected() && !self.stopped.is_cancelled() {
             let begun = tokio::time::Instant::now();
             match self.consume(connection, ledger).await {
-                Ok(()) if self.stopped.is_cancelled() => return,
-                Ok(()) => tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer"),
+                Ok(End::Stopped) => return,
+                Ok(End::Cancelled) => {
+                    tracing::warn!(queue = %self.queue, "RabbitMQ ended the consumer");
+                }
+                Ok(End::Overlooked) => tracing::warn!(
+                    queue = %self.queue,
+                    "messages are ready and none comes: consuming anew"
+                ),
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, %error, "consuming failed");
                     // A lost connection is made again, and declares.
@@ -108,7 +130,7 @@ impl Feed {
         &self,
         connection: &Connection,
         ledger: &Arc<dyn Ledger>,
-    ) -> Result<(), lapin::Error> {
+    ) -> Result<End, lapin::Error> {
         let channel = new_channel(connection).await?;
         let each = BasicQosOptions { global: false };
         channel.basic_qos(self.prefetch, each).await?;
@@ -120,9 +142,15 @@ impl Feed {
         *locked(&self.desk) = Some(Arc::clone(&desk));
         // Also when this is dropped because the connection is lost.
         let _forgotten = Forgotten(self);
-        let ended = self.fetch(&mut consumer, &desk).await;
-        if self.stopped.is_cancelled() {
-            self.end(&channel, consumer, &desk).await;
+        let ended = tokio::select! {
+            ended = self.fetch(&mut consumer, &desk) => ended,
+            ended = self.overlooked(connection, &desk) => ended,
+        };
+        match ended {
+            Ok(End::Stopped) => self.end(&channel, consumer, &desk).await,
+            // What RabbitMQ holds for it in vain goes back with the channel.
+            Ok(End::Overlooked) => drop(channel.close(200, "no message comes".into()).await),
+            Ok(End::Cancelled) | Err(_) => {}
         }
         ended
     }
@@ -148,21 +176,62 @@ impl Feed {
         channel.basic_consume(queue, tag, options, none).await
     }
 
-    async fn fetch(&self, consumer: &mut Consumer, desk: &Arc<Desk>) -> Result<(), lapin::Error> {
+    async fn fetch(&self, consumer: &mut Consumer, desk: &Arc<Desk>) -> Result<End, lapin::Error> {
         loop {
             let found = tokio::select! {
                 found = consumer.next() => found,
-                () = self.stopped.cancelled() => return Ok(()),
+                () = self.stopped.cancelled() => return Ok(End::Stopped),
             };
             let Some(found) = found.transpose()? else {
-                return Ok(());
+                return Ok(End::Cancelled);
             };
-            if let Some(times) = message::handed_out_before(&found.properties) {
-                desk.came_again(found.delivery_tag, times);
-            }
+            let before = message::handed_out_before(&found.properties);
+            desk.came(found.delivery_tag, before);
             let desk = Arc::clone(desk);
             locked(&self.fetched).push_back(Fetched { found, desk });
             self.came.notify_one();
+        }
+    }
+
+    /// Resolves when RabbitMQ has lost sight of this consumer: its queue is gone, or messages are
+    /// ready and none comes, though there is room, in two looks one after the other. RabbitMQ
+    /// means to tell of a queue that is deleted, but 3.10 does not when it is declared again at
+    /// once; whoever waits for its word waits for ever.
+    async fn overlooked(&self, connection: &Connection, desk: &Desk) -> Result<End, lapin::Error> {
+        let (mut seen, mut is_suspicious) = (None, false);
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (came, unsettled) = desk.counts();
+            let is_idle = seen.replace(came) == Some(came) && unsettled < self.prefetch.into();
+            let ready = match is_idle {
+                true => self.ready(connection).await?,
+                false => 0,
+            };
+            if ready > 0 && is_suspicious {
+                return Ok(End::Overlooked);
+            }
+            is_suspicious = ready > 0;
+        }
+    }
+
+    /// How many messages are ready, as far as RabbitMQ tells.
+    ///
+    /// # Errors
+    /// The queue is not there.
+    async fn ready(&self, connection: &Connection) -> Result<u32, lapin::Error> {
+        let look = async {
+            // Not the consumer's: RabbitMQ closes it when the queue is not there.
+            let channel = new_channel(connection).await?;
+            let passive = QueueDeclareOptions::durable().passive();
+            let asked = channel.queue_declare(self.queue.clone(), passive, FieldTable::default());
+            let ready = asked.await?.message_count();
+            let _ = channel.close(200, "done".into()).await;
+            Ok(ready)
+        };
+        match tokio::time::timeout(LOOK_LIMIT, look).await {
+            Ok(Err(error)) if topology::is_missing(&error) => Err(error),
+            Ok(Ok(ready)) => Ok(ready),
+            Ok(Err(_)) | Err(_) => Ok(0),
         }
     }
 

@@ -68,10 +68,7 @@ impl TopologyError {
 
     /// Whether it says that there is no such thing.
     pub(super) fn is_missing(&self) -> bool {
-        let Self::Failed { source, .. } = self else {
-            return false;
-        };
-        matches!(source.kind(), ErrorKind::ProtocolError(fault) if fault.get_id() == 404)
+        matches!(self, Self::Failed { source, .. } if is_missing(source))
     }
 
     pub(super) fn of(name: &str, error: lapin::Error) -> Self {
@@ -132,6 +129,11 @@ impl std::fmt::Display for Conflict {
              installation another `broker.prefix`",
         )
     }
+}
+
+/// Whether RabbitMQ says that there is no such thing.
+pub(super) fn is_missing(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(fault) if fault.get_id() == 404)
 }
 
 /// Declares all that is missing, and checks what is there.
