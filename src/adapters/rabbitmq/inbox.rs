@@ -33,6 +33,8 @@ const WORKED: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long RabbitMQ may take for that: a queue without a leader keeps silent.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// How long a consumer may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// One queue's messages, fetched ahead.
 pub(super) struct Feed {
@@ -146,11 +148,11 @@ impl Feed {
             ended = self.fetch(&mut consumer, &desk) => ended,
             ended = self.overlooked(connection, &desk) => ended,
         };
-        match ended {
-            Ok(End::Stopped) => self.end(&channel, consumer, &desk).await,
-            // What RabbitMQ holds for it in vain goes back with the channel.
-            Ok(End::Overlooked) => drop(channel.close(200, "no message comes".into()).await),
-            Ok(End::Cancelled) | Err(_) => {}
+        if let Ok(End::Stopped | End::Overlooked) = ended {
+            // The channel closes when the last receipt is settled: with it goes back what RabbitMQ
+            // may hold for this consumer in vain.
+            let end = self.end(&channel, consumer, &desk);
+            let _ = tokio::time::timeout(END_LIMIT, end).await;
         }
         ended
     }
