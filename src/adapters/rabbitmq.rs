@@ -27,8 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use lapin::{Channel, Connection};
 use secrecy::SecretString;
 use tokio::sync::{Notify, oneshot};
@@ -484,10 +483,8 @@ async fn new_channel(connection: &Connection) -> Result<Channel, lapin::Error> {
 
 /// How many messages are ready in a queue, and how many consumers it has.
 async fn size(channel: &Channel, queue: &ShortString) -> Result<(u64, u32), StoreError> {
-    let passive = QueueDeclareOptions::durable().passive();
-    let found = channel.queue_declare(queue.clone(), passive, FieldTable::default());
-    let found = found.await.map_err(unavailable)?;
-    Ok((found.message_count().into(), found.consumer_count()))
+    let size = topology::size(channel, queue).await;
+    size.map_err(unavailable)
 }
 
 /// A panic while one of these locks is held leaves nothing half-made.

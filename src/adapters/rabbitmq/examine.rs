@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Connection, Event, ExchangeKind};
@@ -148,9 +148,7 @@ impl Node {
                 topology::queue(&channel, name.as_str(), arguments.clone()).await?;
             }
             Thing::Queue(_) => {
-                let options = QueueDeclareOptions::durable().passive();
-                let asked = channel.queue_declare(name.clone(), options, FieldTable::default());
-                asked.await.map_err(failed)?;
+                topology::size(&channel, name).await.map_err(failed)?;
             }
         }
         let _ = channel.close(200, "done".into()).await;

@@ -11,9 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Notify;
@@ -220,13 +218,11 @@ impl Feed {
     ///
     /// # Errors
     /// The queue is not there.
-    async fn ready(&self, connection: &Connection) -> Result<u32, lapin::Error> {
+    async fn ready(&self, connection: &Connection) -> Result<u64, lapin::Error> {
         let look = async {
             // Not the consumer's: RabbitMQ closes it when the queue is not there.
             let channel = new_channel(connection).await?;
-            let passive = QueueDeclareOptions::durable().passive();
-            let asked = channel.queue_declare(self.queue.clone(), passive, FieldTable::default());
-            let ready = asked.await?.message_count();
+            let (ready, _) = topology::size(&channel, &self.queue).await?;
             let _ = channel.close(200, "done".into()).await;
             Ok(ready)
         };

@@ -234,6 +234,17 @@ pub(super) async fn queue(
         .map_err(|error| TopologyError::of(name, error))
 }
 
+/// How many messages are ready in a queue, and how many consumers it has. Makes none.
+pub(super) async fn size(
+    channel: &Channel,
+    queue: &ShortString,
+) -> Result<(u64, u32), lapin::Error> {
+    let passive = QueueDeclareOptions::durable().passive();
+    let found = channel.queue_declare(queue.clone(), passive, FieldTable::default());
+    let found = found.await?;
+    Ok((found.message_count().into(), found.consumer_count()))
+}
+
 async fn bind(
     channel: &Channel,
     queue: &ShortString,
